@@ -1,0 +1,192 @@
+"""How everything is compiled and cached: tile bodies, helpers, debug mode, cache stamp.
+
+helper      a serial function that bodies call; compiled into them.  With NUMBA_DISABLE_JIT=1 it stays plain Python.
+Block       the parameter block of a kernel: named addresses, lengths and numbers.
+tile_body   a C callback body(block, tile, worker) that computes one tile of the output, serially.  Compiled at first use.
+cached      a compiled function of Python arguments (the driver's loops) with the same cache.
+
+The cache is our own, one file a kernel, because Numba's reuses code whose helpers in other files or whose options have changed.  A file's
+name holds a hash of all that can change the machine code: the source of the whole package, the function and its closure, options, versions,
+CPU and its features.  A damaged file is compiled again; a folder that can't be written is only read.
+"""
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+import threading
+import types as python_types
+from functools import cached_property
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+from numba.core import ccallback, compiler, config, types
+from numba.core.caching import dumps
+
+from . import _config
+
+OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": _config.DEBUG}
+JIT = not config.DISABLE_JIT
+
+helper = numba.njit(**OPTIONS)
+
+
+# ---- the cache
+
+
+def _package_stamp():
+    """A hash of every source file of the package: a kernel may depend on any of them."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _describe(value):
+    """A value of a closure as text that is the same in every process; functions by name, code and closure."""
+    value = getattr(value, "py_func", value)
+    if isinstance(value, python_types.FunctionType):
+        cells = [_describe(cell.cell_contents) for cell in value.__closure__ or ()]
+        return f"{value.__module__}.{value.__qualname__}:{hashlib.sha256(value.__code__.co_code).hexdigest()}{cells}"
+    if isinstance(value, (tuple, list)):
+        return f"({','.join(map(_describe, value))})"
+    if value is None or isinstance(value, (int, float, str, bool, np.dtype)):
+        return repr(value)
+    raise TypeError(f"a kernel's closure may hold numbers, strings, tuples and helpers, not {type(value).__name__}")
+
+
+class KernelCache:
+    """The compiled forms of one function on disk, with the interface that Numba's dispatchers and callbacks expect."""
+
+    stats = {"hits": 0, "misses": 0, "stored": 0}  # of the whole process
+    _stamp = None
+
+    def __init__(self, function):
+        self._function = function
+        self.cache_path = _config.cache_dir()
+
+    def _path(self, sig, codegen):
+        if KernelCache._stamp is None:
+            KernelCache._stamp = _package_stamp()
+        parts = (
+            *(KernelCache._stamp, _describe(self._function), str(sig), codegen.magic_tuple(), sorted(OPTIONS.items())),
+            *(_config.ISA, config.OPT, config.SLP_VECTORIZE, config.LOOP_VECTORIZE, config.DEBUGINFO_DEFAULT),
+            *(numba.__version__, llvmlite.__version__, np.__version__, sys.version),
+        )
+        name = f"{self._function.__name__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.kernel"
+        return os.path.join(self.cache_path, name)
+
+    def load_overload(self, sig, target_context):
+        target_context.refresh()
+        if not _config.CACHE:
+            return None
+        try:
+            with open(self._path(sig, target_context.codegen()), "rb") as file:
+                digest, data = file.read(32), file.read()
+        except OSError:
+            digest, data = b"", b""
+        if len(digest) < 32 or hashlib.sha256(data).digest() != digest:
+            self.stats["misses"] += 1
+            return None
+        self.stats["hits"] += 1
+        return compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
+
+    def save_overload(self, sig, result):
+        if not _config.CACHE:
+            return
+        data = dumps(result._reduce())
+        path = self._path(sig, result.codegen)
+        try:
+            os.makedirs(self.cache_path, mode=0o700, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.cache_path)
+        except OSError:
+            return  # a cache that can't be written is only read
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(data).digest() + data)
+            os.replace(temporary, path)
+            self.stats["stored"] += 1
+        except OSError:
+            os.unlink(temporary)
+
+    def enable(self):
+        """Part of the interface: the FASTCONV_CACHE switch decides instead."""
+
+    disable = flush = enable
+
+
+def cached(**options):
+    """A decorator: compile with these further options, keep the result on disk."""
+
+    def decorate(function):
+        dispatcher = numba.njit(**OPTIONS, **options)(function)
+        if JIT:
+            dispatcher._cache = KernelCache(function)
+        return dispatcher
+
+    return decorate
+
+
+# ---- tile bodies
+
+
+class Block:
+    """The layout of a kernel's parameters: every name is an 8-byte field of a NumPy structured scalar.
+
+    buffers: names of arrays, or name -> dtype where it is not the kernel's own; each `x` has its length in elements beside it, in `x_size`.
+    numbers: whole numbers.  reals: floating-point numbers.
+    """
+
+    def __init__(self, name, buffers, numbers="", reals=""):
+        if isinstance(buffers, str):
+            buffers = dict.fromkeys(buffers.split())
+        self.name, self.buffers = name, buffers
+        self.numbers, self.reals = tuple(numbers.split()), tuple(reals.split())
+        fields = [(field, "i8") for buffer in buffers for field in (buffer, f"{buffer}_size")]
+        fields += [(number, "i8") for number in self.numbers] + [(real, "f8") for real in self.reals]
+        self.dtype = np.dtype(fields, align=True)
+
+    @cached_property
+    def signature(self):
+        return types.void(types.CPointer(numba.from_dtype(self.dtype)), types.intp, types.intp)
+
+
+class TileBody:
+    """One kernel: a function of (block, tile index, worker index); `address` compiles it or loads it from the cache."""
+
+    _lock = threading.Lock()
+
+    def __init__(self, function, block, dtype):
+        self.python, self.block, self.dtype = function, block, np.dtype(dtype)
+        self.name = function.__name__
+
+    @cached_property
+    def address(self):
+        with TileBody._lock:
+            return self.callback.address
+
+    @cached_property
+    def callback(self):
+        signature = self.block.signature
+        callback = ccallback.CFunc(
+            self.python, (signature.args, signature.return_type), locals={}, options={**OPTIONS, "nopython": True}
+        )
+        callback._cache = KernelCache(self.python)
+        callback.compile()
+        return callback
+
+    def __repr__(self):
+        return f"<tile body {self.name} {self.dtype}>"
+
+
+def tile_body(block, dtype):
+    """A decorator: the function is a tile body with this parameter block, for arrays of this dtype."""
+
+    def decorate(function):
+        return TileBody(function, block, dtype)
+
+    return decorate

@@ -1,0 +1,97 @@
+"""Output buffers that are used again.
+
+A fresh large array costs a page fault for every 4 KB that a kernel writes: more than the kernel itself for a cheap layer.  `empty` hands out
+memory of outputs that nobody holds any more.  A buffer returns to the pool when the last array that looks into it is gone.
+"""
+
+import threading
+
+import numpy as np
+
+from . import _config
+
+_SMALL = 1 << 15  # bytes; smaller arrays come from numpy, whose allocator keeps them warm by itself
+_ALIGN = 64
+
+_lock = threading.Lock()
+_free = {}  # size class -> list of raw arrays
+_kept = 0  # bytes in _free
+
+
+def _size_class(nbytes):
+    """The smallest of the sizes 2^k * (8..15) / 8 that holds nbytes: at most an eighth is wasted."""
+    step = 1 << max(0, (nbytes - 1).bit_length() - 4)
+    return -(-nbytes // step) * step
+
+
+class _Lease:
+    """Owns one raw buffer on behalf of an array; gives it back when the array dies."""
+
+    __slots__ = ("__array_interface__", "_raw")
+
+    def __init__(self, raw, shape, dtype):
+        address = raw.__array_interface__["data"][0]
+        self._raw = raw
+        self.__array_interface__ = {
+            "data": (-(-address // _ALIGN) * _ALIGN, False),
+            "shape": shape,
+            "typestr": dtype.str,
+            "version": 3,
+        }
+
+    def __del__(self):
+        _give_back(self._raw)
+
+
+def _give_back(raw):
+    global _kept
+    # A garbage collection inside the lock may run this in the same thread: never wait for the lock, let the buffer go instead.
+    if not _lock.acquire(blocking=False):
+        return
+    try:
+        if _kept + raw.nbytes <= _config.POOL_BYTES:
+            _free.setdefault(raw.nbytes, []).append(raw)
+            _kept += raw.nbytes
+    finally:
+        _lock.release()
+
+
+def empty(shape, dtype):
+    """An uninitialised C-contiguous array; large ones are 64-byte aligned and come from the pool."""
+    global _kept
+    dtype = np.dtype(dtype)
+    count = 1
+    for size in shape:
+        count *= size
+    nbytes = count * dtype.itemsize
+    if nbytes < _SMALL:
+        return np.empty(shape, dtype)
+    size = _size_class(nbytes + _ALIGN)
+    raw = None
+    with _lock:
+        if _free.get(size):
+            raw = _free[size].pop()
+            _kept -= size
+    if raw is None:
+        raw = np.empty(size, np.uint8)
+    return np.asarray(_Lease(raw, tuple(shape), dtype))
+
+
+def zeros(shape, dtype):
+    """Like `empty`, filled with zeros."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def release():
+    """Give every kept buffer back to the operating system."""
+    global _kept
+    with _lock:
+        _free.clear()
+        _kept = 0
+
+
+def kept_bytes():
+    """Bytes of freed outputs that are kept for reuse."""
+    return _kept

@@ -1,0 +1,118 @@
+"""Which implementation computes an operation: each one says by itself why it refuses a problem.  Pure Python.
+
+An implementation is a class with the static methods below, registered under an operation such as "conv.fwd" by `@implements(operation, rank)`.
+`select` takes, among those that accept the spec, the one of least estimated cost; equal costs are decided by rank, the lower first.
+FASTCONV_IMPL names implementations that are taken wherever they accept.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from . import _config
+
+_implementations = {}  # operation -> implementations in rank order
+
+
+class Impl:
+    """One way to compute an operation.  Subclasses are never instantiated."""
+
+    name: str
+    operation: str
+    rank: int
+
+    @staticmethod
+    def when(spec):
+        """None if this implementation can compute the spec, else what it needs, in a few words."""
+        return None
+
+    @staticmethod
+    def cost(spec):
+        """Estimated nanoseconds on one thread: a small model of arithmetic and memory, not a table of measurements."""
+        raise NotImplementedError
+
+    @staticmethod
+    def pack(spec, weight):
+        """The weights as the kernel wants them; layers in evaluation mode and compiled networks keep the result."""
+        return weight
+
+    @staticmethod
+    def emit(spec, buffers):
+        """The rows of a program (`driver.Row`) that compute the operation on the buffers (name -> array)."""
+        raise NotImplementedError
+
+
+class Candidate(NamedTuple):
+    """What one implementation answered: a refusal, or an estimated cost in nanoseconds."""
+
+    impl: type
+    refusal: str | None
+    cost: float | None
+
+
+def implements(operation, rank):
+    """A class decorator: register an implementation.  Its name is the function-like `name` attribute it declares."""
+
+    def register(impl):
+        impl.operation, impl.rank = operation, rank
+        known = _implementations.setdefault(operation, [])
+        if any(other.name == impl.name for other in known):
+            raise ValueError(f"{operation} already has an implementation named {impl.name}")
+        known.append(impl)
+        known.sort(key=lambda other: other.rank)
+        return impl
+
+    return register
+
+
+def operations():
+    """The names of all operations that have implementations."""
+    return tuple(_implementations)
+
+
+def implementations(operation):
+    """All implementations of an operation, in rank order."""
+    return tuple(_implementations.get(operation, ()))
+
+
+def candidates(operation, spec):
+    """What each implementation says to a spec, in rank order."""
+    answers = []
+    for impl in implementations(operation):
+        refusal = impl.when(spec)
+        answers.append(Candidate(impl, refusal, impl.cost(spec) if refusal is None else None))
+    return answers
+
+
+@lru_cache(maxsize=4096)
+def _select(operation, spec, forced):
+    accepting = [answer for answer in candidates(operation, spec) if answer.refusal is None]
+    if not accepting:
+        reasons = "; ".join(f"{answer.impl.name} {answer.refusal}" for answer in candidates(operation, spec))
+        raise NotImplementedError(f"no implementation of {operation} takes {spec}: {reasons}")
+    for answer in accepting:
+        if answer.impl.name in forced:
+            return answer.impl
+    return min(accepting, key=lambda answer: (answer.cost, answer.impl.rank)).impl
+
+
+def select(operation, spec):
+    """The implementation that computes the spec."""
+    if _config.batch_invariant():
+        spec = spec.for_one_image()
+    return _select(operation, spec, _config.IMPL)
+
+
+class Explanation(NamedTuple):
+    """How `select` decides on one spec."""
+
+    operation: str
+    spec: object
+    candidates: list
+    choice: type
+    forced: bool
+
+
+def explain(operation, spec):
+    """The candidates, their refusals and costs, and the choice."""
+    choice = select(operation, spec)
+    return Explanation(operation, spec, candidates(operation, spec), choice, choice.name in _config.IMPL)

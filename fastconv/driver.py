@@ -1,0 +1,230 @@
+"""The one parallel loop that every kernel runs under, and its serial twin.  Threads live here alone.
+
+A kernel is a tile body; a `Row` is one launch of it: the body, the number of tiles, its arrays and numbers.  `launch` runs rows in order and the
+tiles of a row in parallel.  Each tile owns its part of the output and computes it in a fixed order, so the thread count never changes a bit.
+
+What this file promises for all kernels:
+* small work runs serially, in the caller's thread;
+* calls from many Python threads at once are safe on every threading layer: one of them has the threads, the others run serially;
+* after a fork of a process whose OpenMP threads have run, the child runs serially, since GNU OpenMP would end it;
+* arrays are checked, turned into addresses here and nowhere else, and kept alive for the run;
+* in debug mode tiles run one by one, with bounds checks, and an error inside a kernel is raised.
+"""
+
+import os
+import sys
+import threading
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba import prange
+
+from . import _config, _jit, _memory
+from ._jit import TileBody
+from .simd import call_body, fetch_add
+
+
+class Row(NamedTuple):
+    """One launch of a tile body.
+
+    values: the block's fields by name (arrays for buffers, numbers for the rest); work: estimated nanoseconds on one thread;
+    scratch: elements of working memory per worker, found by the body in the block's buffer `scratch`.
+    """
+
+    body: TileBody
+    tiles: int
+    values: dict
+    work: float
+    scratch: int = 0
+
+
+# ---- the loops; a program has one line per row: body address, block address, number of tiles, whether to run them in parallel
+
+
+@_jit.cached()
+def _run_serial(program):
+    for row in range(program.shape[0]):
+        for tile in range(program[row, 2]):
+            call_body(program[row, 0], program[row, 1], tile, 0)
+
+
+@_jit.cached(parallel=True)
+def _run_parallel(program, counters, workers):
+    """Parallel over: the tiles of one row; a worker takes the next tile that nobody has taken."""
+    for row in range(program.shape[0]):
+        body, block, tiles = program[row, 0], program[row, 1], program[row, 2]
+        if program[row, 3] == 0:
+            for tile in range(tiles):
+                call_body(body, block, tile, 0)
+        else:
+            for worker in prange(workers):
+                tile = fetch_add(counters, row, 1)
+                while tile < tiles:
+                    call_body(body, block, tile, worker)
+                    tile = fetch_add(counters, row, 1)
+
+
+# ---- threads
+
+
+def _available_threads():
+    """The cores this process may use: its affinity, and the quota of its control group if that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()[:2]
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no control group, or one without a quota
+    return min(cores, numba.config.NUMBA_NUM_THREADS)
+
+
+class _Threads:
+    """The thread count, the lock of the parallel region, and why this process may have to run serially."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.serial_because = None
+        self.count = _available_threads()
+        if _config.THREADS is not None:
+            self.set_count(_config.THREADS)
+
+    def set_count(self, count):
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+            raise TypeError(f"the number of threads must be a whole number, given {count!r}")
+        most = numba.config.NUMBA_NUM_THREADS
+        if not 1 <= count <= most:
+            raise ValueError(f"the number of threads must be from 1 to {most} (NUMBA_NUM_THREADS), given {count}")
+        self.count = int(count)
+
+    def after_fork_in_child(self):
+        self.lock = threading.Lock()
+        if threading_layer() == "omp":
+            self.serial_because = "forked from a process that had used OpenMP threads"
+
+
+def threading_layer():
+    """The threading layer that runs parallel kernels: tbb, omp or workqueue; None before the first parallel run."""
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return None
+
+
+_threads = _Threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.after_fork_in_child)
+
+
+def set_num_threads(count):
+    """Use `count` threads from now on, in every Python thread (at most NUMBA_NUM_THREADS; the default is all available cores)."""
+    _threads.set_count(count)
+
+
+def get_num_threads():
+    """The number of threads that large work is spread over."""
+    return _threads.count
+
+
+def serial_because():
+    """Why this process runs everything serially, or None."""
+    return _threads.serial_because
+
+
+# ---- launching
+
+
+def _buffer(row, name):
+    array = row.values[name]
+    dtype = row.body.block.buffers[name] or row.body.dtype
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        raise TypeError(f"{row.body.name}: {name} must be an array of {dtype}, given {getattr(array, 'dtype', type(array))}")
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise ValueError(f"{row.body.name}: {name} must be C-contiguous and aligned; shape {array.shape}, strides {array.strides}")
+    return array.__array_interface__["data"][0], array.size
+
+
+def _scratch(rows, workers):
+    """Working memory for the largest row, one aligned part per worker; rows run one after the other and share it."""
+    nbytes = max((row.scratch * row.body.dtype.itemsize for row in rows), default=0)
+    part = -(-nbytes // 64) * 64 + 64  # the extra line keeps workers' parts from falling on the same cache sets
+    memory = _memory.empty((part * workers + 64,), np.uint8) if nbytes else np.empty(0, np.uint8)
+    return memory, part
+
+
+def _blocks(rows, memory, part):
+    """Each row's parameters as a structured scalar."""
+    base = memory.__array_interface__["data"][0]
+    blocks = []
+    for row in rows:
+        fields = []
+        for name in row.body.block.buffers:
+            if name == "scratch":
+                fields += (-(-base // 64) * 64, part // row.body.dtype.itemsize)
+            else:
+                fields += _buffer(row, name)
+        fields += [row.values[name] for name in row.body.block.numbers + row.body.block.reals]
+        blocks.append(np.array([tuple(fields)], row.body.block.dtype))
+    return blocks
+
+
+def launch(*rows):
+    """Run the rows in order, each row's tiles in parallel where that pays."""
+    rows = [row for row in rows if row.tiles > 0]
+    if not rows:
+        return
+    threads = 1 if _threads.serial_because or _config.DEBUG or not _jit.JIT else _threads.count
+    split = [threads > 1 and row.tiles > 1 and row.work > _config.PARALLEL_US * 1000 for row in rows]
+    parallel = any(split) and _threads.lock.acquire(blocking=False)
+    try:
+        workers = threads if parallel else 1
+        memory, part = _scratch(rows, workers)
+        blocks = _blocks(rows, memory, part)
+        if not _jit.JIT:
+            _run_python(rows, blocks)
+            return
+        lines = [
+            (row.body.address, block.__array_interface__["data"][0], row.tiles, wide)
+            for row, block, wide in zip(rows, blocks, split, strict=True)
+        ]
+        program = np.array(lines, np.int64)
+        if parallel:
+            _run_with_threads(program, workers)
+        elif _config.DEBUG:
+            _run_checked(program)
+        else:
+            _run_serial(program)
+    finally:
+        if parallel:
+            _threads.lock.release()
+
+
+def _run_with_threads(program, workers):
+    before = numba.get_num_threads()
+    if before != workers:
+        numba.set_num_threads(workers)
+    try:
+        _run_parallel(program, np.zeros(len(program), np.int64), workers)
+    finally:
+        if before != workers:
+            numba.set_num_threads(before)
+
+
+def _run_checked(program):
+    """Run, and raise the first error inside a kernel: a C callback can only hand it to sys.unraisablehook."""
+    errors = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: errors.append(unraisable.exc_value)
+    try:
+        _run_serial(program)
+    finally:
+        sys.unraisablehook = hook
+    if errors:
+        raise errors[0]
+
+
+def _run_python(rows, blocks):
+    for row, block in zip(rows, blocks, strict=True):
+        for tile in range(row.tiles):
+            row.body.python(block.view(np.recarray), tile, 0)

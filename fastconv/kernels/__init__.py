@@ -1,0 +1,1 @@
+"""Tile bodies: serial functions over flat arrays, without checks and without Tensors."""

@@ -1,0 +1,459 @@
+"""Vector registers and register tiles as Numba intrinsics.
+
+A vector holds LANES values of the dtype of the array it came from; a tile is a tuple of MR * NR vectors that LLVM keeps in registers.
+Names in capitals are compile-time numbers: constants of a closure.  In debug mode every access is checked against the array's true length.
+With NUMBA_DISABLE_JIT=1 the plain-Python twins of `simd_python.py` stand in, so that kernels can be read step by step in a debugger.
+
+The instruction set is the host's best, or FASTCONV_ISA; `isa.tile(m)` gives the register tile for it.
+"""
+
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic, models, register_model
+from numba.np import arrayobj
+
+from . import _config, simd_python
+
+_i1, _i8, _i32, _i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+
+
+# ---- instruction sets
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set: bytes of a vector register, number of registers, whether it has fused multiply-add."""
+
+    name: str
+    width: int
+    registers: int
+    fma: bool
+
+    def lanes(self, itemsize):
+        return self.width // itemsize
+
+    def tile(self, rows):
+        """(MR, NR) for a product of `rows` rows: MR*NR accumulators, NR loaded vectors and one broadcast must fit the registers.
+
+        Measured on AVX-512: 8x3, 6x4 and 4x6 reach 95-98 % of peak; 4x7 spills and drops to a third.
+        """
+        wide = {8: 3, 4: 6, 3: 8, 2: 8, 1: 8} if self.registers >= 32 else {8: 1, 4: 2, 3: 3, 2: 4, 1: 6}
+        if self.registers < 32 and rows >= 6:
+            return 6, 2
+        for height in (8, 4, 3, 2, 1):
+            if rows >= height:
+                return height, wide[height]
+        return 1, wide[1]
+
+
+ISAS = {
+    isa.name: isa
+    for isa in (
+        Isa("avx512", 64, 32, True),
+        Isa("avx2", 32, 16, True),
+        Isa("neon", 16, 32, True),
+        Isa("generic", 16, 16, False),
+    )
+}
+_MICROARCHITECTURES = {"x86-64-v4": {"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"}, "x86-64-v3": {"avx2", "fma"}}
+
+
+def _host_isa():
+    """The widest instruction set among the features that Numba compiles for."""
+    architecture = llvm.get_process_triple().split("-")[0]
+    if architecture in ("aarch64", "arm64"):
+        return "neon"
+    if config.CPU_NAME in _MICROARCHITECTURES and not config.CPU_FEATURES:
+        features = _MICROARCHITECTURES[config.CPU_NAME]
+    elif config.CPU_NAME == "generic":
+        features = set()
+    else:
+        features = {name for name, present in llvm.get_host_cpu_features().items() if present}
+    for name, needed in (("avx512", _MICROARCHITECTURES["x86-64-v4"]), ("avx2", _MICROARCHITECTURES["x86-64-v3"])):
+        if needed <= features:
+            return name
+    return "generic"
+
+
+def _choose_isa():
+    host = _host_isa()
+    name = host if _config.ISA == "auto" else _config.ISA
+    if name not in ISAS:
+        raise ValueError(f"FASTCONV_ISA must be auto or one of {', '.join(ISAS)}, given {name!r}")
+    supported = {"avx512": ("avx512", "avx2", "generic"), "avx2": ("avx2", "generic")}.get(host, (host,))
+    if name not in supported:
+        raise ValueError(f"FASTCONV_ISA={name}: this machine has {host} and can run {', '.join(supported)}")
+    if name != host and config.CPU_NAME is None:
+        # Without this LLVM would still use the host's wider registers and masks around our narrower vectors.
+        config.CPU_NAME, config.CPU_FEATURES = {"avx2": "x86-64-v3", "generic": "x86-64"}[name], ""
+    return ISAS[name]
+
+
+isa = _choose_isa()
+
+
+def lanes(dtype):
+    """Values of a dtype in one vector."""
+    return simd_python.LANES if config.DISABLE_JIT else isa.lanes(np.dtype(dtype).itemsize)
+
+
+# ---- the vector type
+
+
+class Vec(types.Type):
+    """One vector register of float32 or float64 values."""
+
+    def __init__(self, element):
+        self.element, self.lanes = element, isa.lanes(element.bitwidth // 8)
+        self.ir = ir.VectorType(ir.FloatType() if element is types.float32 else ir.DoubleType(), self.lanes)
+        super().__init__(name=f"Vec({self.lanes} x {element})")
+
+
+@register_model(Vec)
+class VecModel(models.PrimitiveModel):
+    def __init__(self, manager, vec):
+        super().__init__(manager, vec, vec.ir)
+
+
+_VECS = {element: Vec(element) for element in (types.float32, types.float64)}
+
+
+def _vec_of(array):
+    return _VECS[array.dtype]
+
+
+def _suffix(vec):
+    return f"v{vec.lanes}f{vec.element.bitwidth}"
+
+
+def _const(vec, value):
+    return ir.Constant(vec.ir, [value] * vec.lanes)
+
+
+def _call(b, name, result, *args):
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(result, [a.type for a in args]), name), args)
+
+
+def _fma(b, vec, x, y, z):
+    # Without the instruction llvm.fma is a library call for every lane; fmuladd is a multiplication and an addition there.
+    return _call(b, f"llvm.{'fma' if isa.fma else 'fmuladd'}.{_suffix(vec)}", vec.ir, x, y, z)
+
+
+def _splat(b, vec, scalar, element=None):
+    kind = vec.ir if element is None else ir.VectorType(element, vec.lanes)
+    undef = ir.Constant(kind, ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(_i32, vec.lanes), [0] * vec.lanes)
+    return b.shuffle_vector(b.insert_element(undef, scalar, _i32(0)), undef, zeros)
+
+
+def _lane_numbers(vec, step=1, first=0):
+    return ir.Constant(ir.VectorType(_i64, vec.lanes), [first + step * i for i in range(vec.lanes)])
+
+
+def _below(b, vec, count, first=0):
+    """The mask of lanes with first + lane < count."""
+    return b.icmp_signed("<", _lane_numbers(vec, 1, first), _splat(b, vec, count, _i64))
+
+
+def _between(b, vec, low, high, step=1, first=0):
+    lane = _lane_numbers(vec, step, first)
+    return b.and_(
+        b.icmp_signed(">=", lane, _splat(b, vec, low, _i64)), b.icmp_signed("<", lane, _splat(b, vec, high, _i64))
+    )
+
+
+# ---- places in arrays
+
+
+class Place:
+    """An element of an array: makes pointers and, in debug mode, checks that what is touched lies inside."""
+
+    def __init__(self, context, b, array_type, array, index):
+        self.context, self.b, self.vec = context, b, _vec_of(array_type)
+        struct = context.make_array(array_type)(context, b, array)
+        self.data, self.index = struct.data, index
+        self.size = b.extract_value(struct.shape, 0)
+
+    def _check(self, offset, extent):
+        b = self.b
+        first = b.add(self.index, offset)
+        outside = b.or_(b.icmp_signed("<", first, _i64(0)), b.icmp_signed(">", b.add(first, extent), self.size))
+        with b.if_then(outside, likely=False):
+            self.context.call_conv.return_user_exc(b, IndexError, ("a kernel reached beyond its array",))
+
+    def scalar(self, offset, check=True):
+        if _config.DEBUG and check:
+            self._check(offset, _i64(1))
+        return self.b.gep(self.data, [self.b.add(self.index, offset)])
+
+    def vector(self, offset, extent=None):
+        """A pointer to the vector at offset; extent: how many lanes are touched, None for all, False for no check."""
+        if _config.DEBUG and extent is not False:
+            self._check(offset, _i64(self.vec.lanes) if extent is None else extent)
+        pointer = self.b.gep(self.data, [self.b.add(self.index, offset)])
+        return self.b.bitcast(pointer, self.vec.ir.as_pointer())
+
+    def load(self, offset):
+        value = self.b.load(self.vector(offset))
+        value.align = self.vec.element.bitwidth // 8
+        return value
+
+    def store(self, value, offset):
+        self.b.store(value, self.vector(offset)).align = self.vec.element.bitwidth // 8
+
+    def masked_load(self, offset, mask):
+        align, zero = _i32(self.vec.element.bitwidth // 8), _const(self.vec, 0.0)
+        name = f"llvm.masked.load.{_suffix(self.vec)}.p0"
+        return _call(self.b, name, self.vec.ir, self.vector(offset, False), align, mask, zero)
+
+    def masked_store(self, value, offset, mask):
+        align = _i32(self.vec.element.bitwidth // 8)
+        name = f"llvm.masked.store.{_suffix(self.vec)}.p0"
+        _call(self.b, name, ir.VoidType(), value, self.vector(offset, False), align, mask)
+
+
+def _literals(*sizes):
+    """The values of compile-time numbers, or None if one is not known when the kernel is compiled."""
+    if all(isinstance(size, types.IntegerLiteral) for size in sizes):
+        return tuple(size.literal_value for size in sizes)
+    return None
+
+
+def operation(typing):
+    """An intrinsic under its own name; without the JIT, the twin of that name."""
+    if config.DISABLE_JIT:
+        return getattr(simd_python, typing.__name__)
+    return intrinsic(prefer_literal=True)(typing)
+
+
+@operation
+def fields(typing, block):
+    """The parameter block that a tile body was given, as a record with named fields."""
+
+    def codegen(context, b, sig, args):
+        return b.bitcast(args[0], context.get_value_type(sig.return_type))
+
+    return block.dtype(block), codegen
+
+
+_KINDS = {"f4": types.float32, "f8": types.float64, "i8": types.int64, "u1": types.uint8, "i4": types.int32}
+
+
+@operation
+def array_at(typing, address, size, KIND):
+    """The array of `size` elements of dtype KIND at an address."""
+    if not isinstance(KIND, types.StringLiteral):
+        return None
+    element = _KINDS[KIND.literal_value]
+    array = types.Array(element, 1, "C")
+
+    def codegen(context, b, sig, args):
+        result = context.make_array(array)(context, b)
+        data = b.inttoptr(args[0], context.get_data_type(element).as_pointer())
+        itemsize = context.get_constant(types.intp, element.bitwidth // 8)
+        arrayobj.populate_array(result, data=data, shape=[args[1]], strides=[itemsize], itemsize=itemsize, meminfo=None)
+        return result._getvalue()
+
+    return array(types.intp, types.intp, KIND), codegen
+
+
+# ---- register tiles
+
+
+@operation
+def zero_tile(typing, like, MR, NR):
+    """A tile of MR x NR vectors of zeros, for arrays like `like`."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    vec, count = _vec_of(like), sizes[0] * sizes[1]
+
+    def codegen(context, b, sig, args):
+        return context.make_tuple(b, sig.return_type, [_const(vec, 0.0)] * count)
+
+    return types.UniTuple(vec, count)(like, MR, NR), codegen
+
+
+@operation
+def fma_tile(typing, acc, a, ai, a_m, b_, bi, MR, NR):
+    """acc[m, n] + a[ai + m*a_m] * b[bi + n*LANES : +LANES], for all m < MR, n < NR."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        vec = _vec_of(sig.args[1])
+        tile = list(cgutils.unpack_tuple(b, args[0], mr * nr))
+        left, right = Place(context, b, sig.args[1], args[1], args[2]), Place(context, b, sig.args[4], args[4], args[5])
+        rows = [right.load(_i64(n * vec.lanes)) for n in range(nr)]
+        for m in range(mr):
+            splat = _splat(b, vec, b.load(left.scalar(b.mul(args[3], _i64(m)))))
+            for n in range(nr):
+                tile[m * nr + n] = _fma(b, vec, splat, rows[n], tile[m * nr + n])
+        return context.make_tuple(b, sig.return_type, tile)
+
+    return acc(acc, a, types.intp, types.intp, b_, types.intp, MR, NR), codegen
+
+
+@operation
+def store_tile(typing, acc, c, ci, c_m, bias, oi, MR, NR, ADD):
+    """c[ci + m*c_m + n*LANES : +LANES] = acc[m, n] + bias[oi + m]; with ADD, the old value of c in place of the bias."""
+    sizes = _literals(MR, NR, ADD)
+    if sizes is None:
+        return None
+    mr, nr, add = sizes
+
+    def codegen(context, b, sig, args):
+        vec = _vec_of(c)
+        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
+        out, values = Place(context, b, c, args[1], args[2]), Place(context, b, bias, args[4], args[5])
+        for m in range(mr):
+            splat = None if add else _splat(b, vec, b.load(values.scalar(_i64(m))))
+            for n in range(nr):
+                offset = b.add(b.mul(args[3], _i64(m)), _i64(n * vec.lanes))
+                out.store(b.fadd(tile[m * nr + n], out.load(offset) if add else splat), offset)
+        return context.get_dummy_value()
+
+    return types.void(acc, c, types.intp, types.intp, bias, types.intp, MR, NR, ADD), codegen
+
+
+@operation
+def store_part(typing, acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, ADD):
+    """store_tile for the rows from `skip` on and the first `columns` columns; nothing else is read or written."""
+    sizes = _literals(MR, NR, ADD)
+    if sizes is None:
+        return None
+    mr, nr, add = sizes
+
+    def codegen(context, b, sig, args):
+        vec = _vec_of(c)
+        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
+        out, values = Place(context, b, c, args[1], args[2]), Place(context, b, bias, args[4], args[5])
+        masks = [_below(b, vec, args[7], n * vec.lanes) for n in range(nr)]
+        for m in range(mr):
+            with b.if_then(b.icmp_signed(">=", _i64(m), args[6])):
+                splat = None if add else _splat(b, vec, b.load(values.scalar(_i64(m))))
+                if _config.DEBUG:
+                    out.vector(b.mul(args[3], _i64(m)), args[7])
+                for n in range(nr):
+                    offset = b.add(b.mul(args[3], _i64(m)), _i64(n * vec.lanes))
+                    old = out.masked_load(offset, masks[n]) if add else splat
+                    out.masked_store(b.fadd(tile[m * nr + n], old), offset, masks[n])
+        return context.get_dummy_value()
+
+    return types.void(acc, c, types.intp, types.intp, bias, types.intp, types.intp, types.intp, MR, NR, ADD), codegen
+
+
+# ---- single vectors and blocks
+
+
+@operation
+def load_window(typing, x, xi, step, low, high, STEP):
+    """The vector of x[xi + lane*step] for low <= lane < high, 0 elsewhere.  STEP 1 or 2: the step; 0: any step, by gathering."""
+    sizes = _literals(STEP)
+    if sizes is None:
+        return None
+    fixed = sizes[0]
+
+    def codegen(context, b, sig, args):
+        place, vec = Place(context, b, x, args[0], args[1]), _vec_of(x)
+        if _config.DEBUG:
+            with b.if_then(b.icmp_signed("<", args[3], args[4])):
+                last = b.mul(b.sub(args[4], _i64(1)), args[2])
+                place.scalar(b.mul(args[3], args[2]))
+                place.scalar(last)
+        if fixed == 1:
+            return place.masked_load(_i64(0), _between(b, vec, args[3], args[4]))
+        if fixed == 2:  # lanes 2i and 2i+1 of two neighbouring vectors hold position i; the even ones are kept
+            low2, high2 = b.mul(args[3], _i64(2)), b.sub(b.mul(args[4], _i64(2)), _i64(1))
+            parts = [
+                place.masked_load(_i64(half * vec.lanes), _between(b, vec, low2, high2, 1, half * vec.lanes))
+                for half in (0, 1)
+            ]
+            even = ir.Constant(ir.VectorType(_i32, vec.lanes), [2 * i for i in range(vec.lanes)])
+            return b.shuffle_vector(*parts, even)
+        mask = _between(b, vec, args[3], args[4])
+        offsets = b.mul(_lane_numbers(vec), _splat(b, vec, args[2], _i64))
+        pointers = b.gep(place.scalar(_i64(0), check=False), [offsets])
+        align = _i32(vec.element.bitwidth // 8)
+        return _call(b, f"llvm.masked.gather.{_suffix(vec)}.v{vec.lanes}p0", vec.ir, pointers, align, mask, _const(vec, 0.0))
+
+    return _vec_of(x)(x, types.intp, types.intp, types.intp, types.intp, STEP), codegen
+
+
+@operation
+def store_vector(typing, value, y, yi):
+    """y[yi : yi+LANES] = value."""
+
+    def codegen(context, b, sig, args):
+        Place(context, b, y, args[1], args[2]).store(args[0], _i64(0))
+        return context.get_dummy_value()
+
+    return types.void(value, y, types.intp), codegen
+
+
+@operation
+def zero_vector(typing, y, yi):
+    """y[yi : yi+LANES] = 0."""
+
+    def codegen(context, b, sig, args):
+        Place(context, b, y, args[0], args[1]).store(_const(_vec_of(y), 0.0), _i64(0))
+        return context.get_dummy_value()
+
+    return types.void(y, types.intp), codegen
+
+
+@operation
+def transpose_block(typing, x, xi, x_row, y, yi, y_row):
+    """y[yi + j*y_row + i] = x[xi + i*x_row + j] for i, j < LANES: log2(LANES) rounds that swap half-blocks (Eklundh 1972)."""
+
+    def codegen(context, b, sig, args):
+        vec = _vec_of(x)
+        lanes, source = vec.lanes, Place(context, b, x, args[0], args[1])
+        rows = [source.load(b.mul(args[2], _i64(i))) for i in range(lanes)]
+        half = 1
+        while half < lanes:
+            low = [j if not j & half else lanes + j - half for j in range(lanes)]
+            high = [j + half if not j & half else lanes + j for j in range(lanes)]
+            low, high = (ir.Constant(ir.VectorType(_i32, lanes), mask) for mask in (low, high))
+            rows = [
+                b.shuffle_vector(rows[i & ~half], rows[i | half], high if i & half else low) for i in range(lanes)
+            ]
+            half *= 2
+        target = Place(context, b, y, args[3], args[4])
+        for j, row in enumerate(rows):
+            target.store(row, b.mul(args[5], _i64(j)))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, y, types.intp, types.intp), codegen
+
+
+# ---- for the driver
+
+
+@operation
+def call_body(typing, body, block, tile, worker):
+    """Call the tile body at an address."""
+
+    def codegen(context, b, sig, args):
+        function = ir.FunctionType(ir.VoidType(), [_i64] * 3)
+        b.call(b.inttoptr(args[0], function.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@operation
+def fetch_add(typing, counters, index, amount):
+    """Add to counters[index] atomically; the value before."""
+
+    def codegen(context, b, sig, args):
+        data = context.make_array(counters)(context, b, args[0]).data
+        return b.atomic_rmw("add", b.gep(data, [args[1]]), args[2], "monotonic")
+
+    return types.intp(counters, types.intp, types.intp), codegen

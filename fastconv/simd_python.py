@@ -1,0 +1,75 @@
+"""The operations of `simd.py` in plain Python: what each one means, and what runs with NUMBA_DISABLE_JIT=1.
+
+A vector is a NumPy array of LANES values, a tile a list of MR * NR of them.  Slow, and meant for reading, debugging and a smoke test.
+"""
+
+import ctypes
+
+import numpy as np
+
+LANES = 4
+
+
+def fields(block):
+    return block[0]
+
+
+def array_at(address, size, kind):
+    dtype = np.dtype(kind)
+    if size == 0:
+        return np.empty(0, dtype)
+    return np.frombuffer((ctypes.c_char * (size * dtype.itemsize)).from_address(address), dtype)
+
+
+def _take(x, index, count=LANES):
+    if index < 0 or index + count > x.size:
+        raise IndexError("a kernel reached beyond its array")
+    return x[index : index + count]
+
+
+def zero_tile(like, mr, nr):
+    return [np.zeros(LANES, like.dtype) for _ in range(mr * nr)]
+
+
+def fma_tile(acc, a, ai, a_m, b, bi, mr, nr):
+    return [acc[m * nr + n] + a[ai + m * a_m] * _take(b, bi + n * LANES) for m in range(mr) for n in range(nr)]
+
+
+def store_tile(acc, c, ci, c_m, bias, oi, mr, nr, add):
+    store_part(acc, c, ci, c_m, bias, oi, 0, nr * LANES, mr, nr, add)
+
+
+def store_part(acc, c, ci, c_m, bias, oi, skip, columns, mr, nr, add):
+    for m in range(skip, mr):
+        for n in range(nr):
+            count = min(LANES, max(0, columns - n * LANES))
+            place = _take(c, ci + m * c_m + n * LANES, count)
+            place[:] = acc[m * nr + n][:count] + (place if add else bias[oi + m])
+
+
+def load_window(x, xi, step, low, high, fixed):
+    return np.array([x[xi + i * step] if low <= i < high else 0 for i in range(LANES)], x.dtype)
+
+
+def store_vector(value, y, yi):
+    _take(y, yi)[:] = value
+
+
+def zero_vector(y, yi):
+    _take(y, yi)[:] = 0
+
+
+def transpose_block(x, xi, x_row, y, yi, y_row):
+    block = np.array([_take(x, xi + i * x_row) for i in range(LANES)])
+    for j in range(LANES):
+        _take(y, yi + j * y_row)[:] = block[:, j]
+
+
+def call_body(body, block, tile, worker):
+    raise RuntimeError("without the JIT the driver calls tile bodies as Python functions")
+
+
+def fetch_add(counters, index, amount):
+    before = counters[index]
+    counters[index] += amount
+    return before

@@ -1,0 +1,1 @@
+"""Speed measurements of fastconv: see README.md in this folder."""

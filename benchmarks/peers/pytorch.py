@@ -1,0 +1,68 @@
+"""PyTorch, with its default layout and with channels_last."""
+
+import functools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..layers import Case, NotThereYet
+from ..measure import Candidate, Unsupported
+
+NAMES = ("pytorch", "pytorch_channels_last")
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def versions() -> dict[str, str]:
+    """Versions for the report."""
+    return {"torch": torch.__version__}
+
+
+def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], threads: int) -> Candidate:
+    """The call of torch.nn.functional, or the library's own gradient function."""
+    torch.set_num_threads(threads)
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    if name == "pytorch_channels_last":
+        if case.ndim not in LAYOUTS:
+            raise Unsupported("no channels_last in one dimension")
+        tensors = {key: tensor.contiguous(memory_format=LAYOUTS[case.ndim]) for key, tensor in tensors.items()}
+    run = _forward(case, tensors) if which == "fwd" else _backward(case, which, tensors)
+    return Candidate(run, lambda tensor: tensor.detach().contiguous().numpy())
+
+
+def _forward(case: Case, tensors: dict[str, torch.Tensor]):
+    if case.kind == "adder":
+        return functools.partial(_adder, case, tensors["x"], tensors["w"])
+    functions = F
+    if case.kind == "deform_conv":
+        try:
+            from torchvision import ops as functions
+        except ImportError:
+            raise Unsupported("needs torchvision") from None
+    try:
+        case.forward(functions, **tensors)
+    except NotThereYet as error:
+        raise Unsupported(f"no {error}") from None
+    return functools.partial(case.forward, functions, **tensors)
+
+
+def _adder(case: Case, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """-sum |w - x| in the shortest form that PyTorch offers: the L1 distance of every patch to every filter."""
+    patches = F.unfold(x, case.kernel, case.dilation, case.padding, case.stride).transpose(1, 2)  # (N, OH*OW, C*KH*KW)
+    distances = torch.cdist(patches, w.flatten(1).expand(case.batch, -1, -1), p=1.0)  # (N, OH*OW, OC)
+    return -distances.transpose(1, 2).reshape(case.shapes["gy"])
+
+
+def _backward(case: Case, which: str, tensors: dict[str, torch.Tensor]):
+    """Convolutions by the one function that computes their gradients; other ops through the recorded graph."""
+    if case.kind in ("conv", "conv_transpose"):
+        mask = [which == "bwd_data", which == "bwd_weights", False]
+        transposed, no_padding = case.kind == "conv_transpose", (0,) * case.ndim
+        settings = (case.stride, case.padding, case.dilation, transposed, no_padding, case.groups, mask)
+        gradients = torch.ops.aten.convolution_backward
+        return lambda: gradients(tensors["gy"], tensors["x"], tensors["w"], None, *settings)[mask.index(True)]
+    if case.kind == "adder":
+        raise Unsupported("another gradient (the sign)")
+    wanted = tensors["x" if which == "bwd_data" else "w"].requires_grad_()
+    output = _forward(case, tensors)()
+    return lambda: torch.autograd.grad(output, wanted, tensors["gy"], retain_graph=True)[0]

@@ -227,4 +227,4 @@ def _run_checked(program):
 def _run_python(rows, blocks):
     for row, block in zip(rows, blocks, strict=True):
         for tile in range(row.tiles):
-            row.body.python(block.view(np.recarray), tile, 0)
+            row.body.python(block, tile, 0)

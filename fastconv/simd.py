@@ -150,20 +150,26 @@ def _splat(b, vec, scalar, element=None):
     return b.shuffle_vector(b.insert_element(undef, scalar, _i32(0)), undef, zeros)
 
 
-def _lane_numbers(vec, step=1, first=0):
-    return ir.Constant(ir.VectorType(_i64, vec.lanes), [first + step * i for i in range(vec.lanes)])
+def _lane_numbers(vec, first=0):
+    # 32-bit numbers: as many as float32 lanes, so that a comparison is one instruction
+    return ir.Constant(ir.VectorType(_i32, vec.lanes), [first + i for i in range(vec.lanes)])
 
 
 def _below(b, vec, count, first=0):
     """The mask of lanes with first + lane < count."""
-    return b.icmp_signed("<", _lane_numbers(vec, 1, first), _splat(b, vec, count, _i64))
+    return b.icmp_signed("<", _lane_numbers(vec, first), _splat(b, vec, b.trunc(count, _i32), _i32))
 
 
-def _between(b, vec, low, high, step=1, first=0):
-    lane = _lane_numbers(vec, step, first)
-    return b.and_(
-        b.icmp_signed(">=", lane, _splat(b, vec, low, _i64)), b.icmp_signed("<", lane, _splat(b, vec, high, _i64))
-    )
+def _between(b, vec, low, high, first=0):
+    """The mask of lanes with low <= first + lane < high."""
+    lane = _lane_numbers(vec, first)
+    low, high = (_splat(b, vec, b.trunc(bound, _i32), _i32) for bound in (low, high))
+    return b.and_(b.icmp_signed(">=", lane, low), b.icmp_signed("<", lane, high))
+
+
+def _clip(b, value, low, high):
+    value = b.select(b.icmp_signed("<", value, low), low, value)
+    return b.select(b.icmp_signed(">", value, high), high, value)
 
 
 # ---- places in arrays
@@ -361,29 +367,40 @@ def load_window(typing, x, xi, step, low, high, STEP):
     fixed = sizes[0]
 
     def codegen(context, b, sig, args):
-        place, vec = Place(context, b, x, args[0], args[1]), _vec_of(x)
+        place, vec, (step, low, high) = Place(context, b, x, args[0], args[1]), _vec_of(x), args[2:5]
         if _config.DEBUG:
-            with b.if_then(b.icmp_signed("<", args[3], args[4])):
-                last = b.mul(b.sub(args[4], _i64(1)), args[2])
-                place.scalar(b.mul(args[3], args[2]))
-                place.scalar(last)
+            low, high = (_clip(b, bound, _i64(0), _i64(vec.lanes)) for bound in (low, high))
+            with b.if_then(b.icmp_signed("<", low, high)):
+                place.scalar(b.mul(low, step))
+                place.scalar(b.mul(b.sub(high, _i64(1)), step))
         if fixed == 1:
-            return place.masked_load(_i64(0), _between(b, vec, args[3], args[4]))
-        if fixed == 2:  # lanes 2i and 2i+1 of two neighbouring vectors hold position i; the even ones are kept
-            low2, high2 = b.mul(args[3], _i64(2)), b.sub(b.mul(args[4], _i64(2)), _i64(1))
-            parts = [
-                place.masked_load(_i64(half * vec.lanes), _between(b, vec, low2, high2, 1, half * vec.lanes))
-                for half in (0, 1)
-            ]
+            return place.masked_load(_i64(0), _between(b, vec, low, high))
+        if fixed == 2:  # positions are the even lanes of two neighbouring vectors
+            low2, high2 = b.mul(low, _i64(2)), b.sub(b.mul(high, _i64(2)), _i64(1))
+            halves = (0, vec.lanes)
+            parts = [place.masked_load(_i64(half), _between(b, vec, low2, high2, half)) for half in halves]
             even = ir.Constant(ir.VectorType(_i32, vec.lanes), [2 * i for i in range(vec.lanes)])
             return b.shuffle_vector(*parts, even)
-        mask = _between(b, vec, args[3], args[4])
-        offsets = b.mul(_lane_numbers(vec), _splat(b, vec, args[2], _i64))
-        pointers = b.gep(place.scalar(_i64(0), check=False), [offsets])
-        align = _i32(vec.element.bitwidth // 8)
-        return _call(b, f"llvm.masked.gather.{_suffix(vec)}.v{vec.lanes}p0", vec.ir, pointers, align, mask, _const(vec, 0.0))
+        itemsize = vec.element.bitwidth // 8
+        lane = ir.Constant(ir.VectorType(_i64, vec.lanes), [itemsize * i for i in range(vec.lanes)])
+        base = _splat(b, vec, b.ptrtoint(place.scalar(_i64(0), check=False), _i64), _i64)
+        addresses = b.add(base, b.mul(lane, _splat(b, vec, step, _i64)))
+        pointers = b.inttoptr(addresses, ir.VectorType(vec.ir.element.as_pointer(), vec.lanes))
+        align, mask = _i32(itemsize), _between(b, vec, low, high)
+        name = f"llvm.masked.gather.{_suffix(vec)}.v{vec.lanes}p0"
+        return _call(b, name, vec.ir, pointers, align, mask, _const(vec, 0.0))
 
     return _vec_of(x)(x, types.intp, types.intp, types.intp, types.intp, STEP), codegen
+
+
+@operation
+def load_vector(typing, x, xi):
+    """The vector x[xi : xi+LANES]."""
+
+    def codegen(context, b, sig, args):
+        return Place(context, b, x, args[0], args[1]).load(_i64(0))
+
+    return _vec_of(x)(x, types.intp), codegen
 
 
 @operation

@@ -4,6 +4,7 @@ A vector is a NumPy array of LANES values, a tile a list of MR * NR of them.  Sl
 """
 
 import ctypes
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ LANES = 4
 
 
 def fields(block):
-    return block[0]
+    return SimpleNamespace(**{name: block[name][0].item() for name in block.dtype.names})
 
 
 def array_at(address, size, kind):
@@ -49,6 +50,10 @@ def store_part(acc, c, ci, c_m, bias, oi, skip, columns, mr, nr, add):
 
 def load_window(x, xi, step, low, high, fixed):
     return np.array([x[xi + i * step] if low <= i < high else 0 for i in range(LANES)], x.dtype)
+
+
+def load_vector(x, xi):
+    return _take(x, xi).copy()
 
 
 def store_vector(value, y, yi):

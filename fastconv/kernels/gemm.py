@@ -1,0 +1,67 @@
+"""The product that convolution is made of: c (MR, NR*LANES) = a (MR, K) b (K, NR*LANES), kept in registers over all of K.
+
+The sum over K runs over channels and, inside each, over steps: a table of pairs (offset in a, offset in b).  So one product serves packed
+patches, taps in any order, and weights as they lie in memory: only the table differs.
+"""
+
+from functools import lru_cache
+
+from .._jit import helper
+from ..simd import fma_tile, store_part, store_tile, zero_tile
+
+
+@lru_cache(maxsize=None)
+def make_product(MR, NR, LANES):
+    """The product for a register tile of MR rows and NR vectors of LANES columns."""
+
+    @helper
+    def product(a, ai, a_m, a_c, b, bi, b_c, channels, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add):
+        """c[ci + m*c_m + j] = sum over i < channels, first <= t < last of a[ai + m*a_m + i*a_c + steps[t, 0]] * b[bi + i*b_c + steps[t, 1] + j],
+        plus bias[oi + m] or, with `add`, plus what c holds; for skip <= m < MR and j < columns."""
+        acc = zero_tile(b, MR, NR)
+        for i in range(channels):
+            at, bt = ai + i * a_c, bi + i * b_c
+            for t in range(2 * first, 2 * last, 2):
+                acc = fma_tile(acc, a, at + steps[t], a_m, b, bt + steps[t + 1], MR, NR)
+        if skip == 0 and columns >= NR * LANES:
+            if add:
+                store_tile(acc, c, ci, c_m, bias, oi, MR, NR, 1)
+            else:
+                store_tile(acc, c, ci, c_m, bias, oi, MR, NR, 0)
+        elif add:
+            store_part(acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, 1)
+        else:
+            store_part(acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, 0)
+
+    return product
+
+
+@lru_cache(maxsize=None)
+def make_panel_product(MR, NR, LANES):
+    """The product of `rows` rows of a and a panel of `columns` columns, tile by tile; the panel's tile stays in the first-level cache."""
+    wide, narrow = make_product(MR, NR, LANES), make_product(MR, 1, LANES)
+
+    @helper
+    def panel_product(
+        a, ai, a_m, a_c, rows, b, bi, b_c, columns, channels, steps, first, last, c, ci, c_m, bias, oi, add
+    ):
+        j = 0
+        while j < columns:
+            left = columns - j
+            is_wide = left > (NR - 1) * LANES
+            for m in range(0, rows, MR):
+                top = min(m, rows - MR)  # the last tile overlaps the one before it and skips the rows that are done
+                ma, mc, mo = ai + top * a_m, ci + top * c_m + j, oi + top
+                if is_wide:
+                    wide(
+                        *(a, ma, a_m, a_c, b, bi + j, b_c, channels, steps, first, last),
+                        *(c, mc, c_m, bias, mo, m - top, left, add),
+                    )
+                else:
+                    narrow(
+                        *(a, ma, a_m, a_c, b, bi + j, b_c, channels, steps, first, last),
+                        *(c, mc, c_m, bias, mo, m - top, left, add),
+                    )
+            j += NR * LANES if is_wide else LANES
+
+    return panel_product

@@ -1,0 +1,55 @@
+"""Patches: for one channel and one tap, the source values under a run of output pixels, padding included.
+
+A run starts at grid point (d, h, w) of a grid (grid_d, grid_h, grid_w); the source of grid point (d, h, w) under a tap is (d*sd + off_d, h*sh + off_h,
+w*sw + off_w) of an image (xd, xh, xw), and 0 outside it.  The names are fields of the kernel's parameter block `a`.
+"""
+
+from functools import lru_cache
+
+from .._jit import helper
+from ..simd import load_vector, load_window, store_vector, zero_vector
+
+
+@helper
+def first_inside(offset, step):
+    """The least grid index w >= 0 with w*step + offset >= 0."""
+    return 0 if offset >= 0 else (step - 1 - offset) // step
+
+
+@helper
+def end_inside(offset, step, size, grid):
+    """The least grid index with w*step + offset >= size, or the grid's end."""
+    return 0 if size <= offset else min(grid, (size - offset + step - 1) // step)
+
+
+@lru_cache(maxsize=None)
+def make_pack_row(STEP, LANES):
+    """Packing for column step STEP (1 or 2; 0 for any, by gathering)."""
+
+    @helper
+    def pack_row(a, x, plane, off_d, off_h, off_w, d, h, w, count, panel, row):
+        """panel[row : row+count] = the patch values of `count` grid points from (d, h, w) on; up to LANES-1 values more are overwritten."""
+        first, end = first_inside(off_w, a.sw), end_inside(off_w, a.sw, a.xw, a.grid_w)
+        at = 0
+        while at < count:
+            run = min(a.grid_w - w, count - at)
+            di, hi = d * a.sd + off_d, h * a.sh + off_h
+            if 0 <= di < a.xd and 0 <= hi < a.xh:
+                source = plane + (di * a.xh + hi) * a.xw + off_w + w * a.sw
+                for v in range(0, run, LANES):
+                    if STEP == 1 and first <= w + v and w + v + LANES <= end:
+                        value = load_vector(x, source + v)
+                    else:
+                        value = load_window(x, source + v * a.sw, a.sw, first - w - v, end - w - v, STEP)
+                    store_vector(value, panel, row + at + v)
+            else:
+                for v in range(0, run, LANES):
+                    zero_vector(panel, row + at + v)
+            at += run
+            w = 0
+            h += 1
+            if h == a.grid_h:
+                h = 0
+                d += 1
+
+    return pack_row

@@ -1,4 +1,4 @@
-"""Data: the embedded digits, IDX files (MNIST, Fashion-MNIST), a loader that shuffles and batches, and small random shifts.  NumPy only."""
+"""The embedded digits, IDX files (MNIST, Fashion-MNIST), a loader that shuffles and batches, random shifts.  NumPy only."""
 
 from .augment import random_shift
 from .digits import digits

@@ -6,8 +6,8 @@ import numpy as np
 def random_shift(images, distance, random):
     """Each image moved by its own random distance, rows and columns apart; zeros come in at the border.
 
-    images: (N, C, H, W) floating point; distance: the furthest move in pixels, 0 to 1, between pixels by linear interpolation;
-    random: a np.random.Generator.  Returns a new array of the same shape and dtype.
+    images: (N, C, H, W) floating point; distance: the furthest move in pixels, 0 to 1, between pixels by linear
+    interpolation; random: a np.random.Generator.  Returns a new array of the same shape and dtype.
     """
     if images.ndim != 4:
         raise ValueError(f"random_shift: images must be (N, C, H, W), given shape {images.shape}")

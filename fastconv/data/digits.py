@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of the UCI repository, embedded in the package (source and licence: README.md in this folder)."""
+"""The 1,797 handwritten digits of the UCI repository, embedded in the package; README.md here has source and licence."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ _SPLITS = ("train", "test", "all")
 def digits(split="train", seed=0):
     """The embedded 8x8 digits.
 
-    split: "train" (1,437 images), "test" (360) or "all".  Test images are drawn class by class, in proportion, from `seed`;
-    train and test of one seed never overlap, and each keeps the order of the file.
+    split: "train" (1,437 images), "test" (360) or "all".  Test images are drawn class by class, in proportion, from
+    `seed`; train and test of one seed never overlap, and each keeps the order of the file.
     Returns images (N, 1, 8, 8) float32 in [0, 1] and labels (N,) int64 in 0..9.
     """
     if split not in _SPLITS:
@@ -30,7 +30,7 @@ def digits(split="train", seed=0):
 
 
 def _held_out(labels, seed):
-    """A mask of TEST_SIZE rows in which every class has its share: whole parts first, the largest remainders fill up."""
+    """A mask of TEST_SIZE rows in which every class has its share: whole parts first, then the largest remainders."""
     counts = np.bincount(labels)
     shares = counts * TEST_SIZE / len(labels)
     take = shares.astype(np.int64)

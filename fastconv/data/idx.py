@@ -1,7 +1,8 @@
 """IDX files, the format of MNIST and Fashion-MNIST (http://yann.lecun.com/exdb/mnist), plain or gzip-compressed.
 
-A file is two zero bytes, a type code, the number of dimensions, each dimension as a big-endian uint32, then the values in C order, big-endian.
-Nothing in a header is believed before the file has the bytes to back it: a false size costs an error message, never memory.
+A file is two zero bytes, a type code, the number of dimensions, each dimension as a big-endian uint32, then the values
+in C order, big-endian.  Nothing in a header is believed before the file has the bytes to back it: a false size costs an
+error message, never memory.
 """
 
 import gzip
@@ -83,7 +84,8 @@ class IdxFolder(NamedTuple):
 
 
 def load_idx_folder(directory):
-    """The four files of MNIST, Fashion-MNIST and their kin: {train,t10k or test}-{images,labels}, plain or .gz, with their usual names.
+    """The four files of MNIST, Fashion-MNIST and their kin: {train,t10k or test}-{images,labels}, plain or .gz, with
+    their usual names.
 
     Raises FileNotFoundError naming what was looked for, and ValueError if the four do not fit together.
     """

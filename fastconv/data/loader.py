@@ -4,10 +4,12 @@ import numpy as np
 
 
 class DataLoader:
-    """Iterates over arrays of one length in batches: `for images, labels in DataLoader(images, labels, batch_size=32, shuffle=True)`.
+    """Iterates over arrays of one length in batches: `for x, y in DataLoader(images, labels, batch_size=32)`.
 
-    arrays: one or more arrays whose first dimension counts the samples; a single array gives batches that are arrays, several give tuples.
-    shuffle: each pass has its own order, a function of `seed` and the number of the pass alone, so a run can be repeated exactly.
+    arrays: one or more arrays whose first dimension counts the samples; a single array gives batches that are arrays,
+    several give tuples.
+    shuffle: each pass has its own order, a function of `seed` and the number of the pass alone, so a run can be
+    repeated exactly.
     drop_last: leave out a last batch that is shorter than batch_size.
     epoch: the number of the next pass; set it to continue a run.
     """
@@ -47,5 +49,5 @@ class DataLoader:
             rows = slice(start, start + self.batch_size)
             if order is not None:
                 rows = order[rows]
-            batch = tuple(array[rows] for array in self.arrays)
-            yield batch if len(batch) > 1 else batch[0]
+            batch = [array[rows] for array in self.arrays]
+            yield tuple(batch) if len(batch) > 1 else batch[0]

@@ -12,6 +12,7 @@ What this file promises for all kernels:
 """
 
 import os
+import struct
 import sys
 import threading
 from typing import NamedTuple
@@ -23,6 +24,9 @@ from numba import prange
 from . import _config, _jit, _memory
 from ._jit import TileBody
 from .simd import call_body, fetch_add
+
+
+_REAL, _REAL_BITS = struct.Struct("=d"), struct.Struct("=q")  # a real number travels in a field of whole-number bits
 
 
 class Row(NamedTuple):
@@ -155,19 +159,20 @@ def _scratch(rows, workers):
 
 
 def _blocks(rows, memory, part):
-    """Each row's parameters as a structured scalar."""
+    """The parameters of all rows in one array of 8-byte fields, and where each row's begin."""
     base = memory.__array_interface__["data"][0]
-    blocks = []
+    fields, starts = [], []
     for row in rows:
-        fields = []
-        for name in row.body.block.buffers:
+        starts.append(len(fields))
+        block, values = row.body.block, row.values
+        for name in block.buffers:
             if name == "scratch":
                 fields += (-(-base // 64) * 64, part // row.body.dtype.itemsize)
             else:
                 fields += _buffer(row, name)
-        fields += [row.values[name] for name in row.body.block.numbers + row.body.block.reals]
-        blocks.append(np.array([tuple(fields)], row.body.block.dtype))
-    return blocks
+        fields += [values[name] for name in block.numbers]
+        fields += [_REAL_BITS.unpack(_REAL.pack(values[name]))[0] for name in block.reals]
+    return np.array(fields, np.int64), starts
 
 
 def launch(*rows):
@@ -181,13 +186,14 @@ def launch(*rows):
     try:
         workers = threads if parallel else 1
         memory, part = _scratch(rows, workers)
-        blocks = _blocks(rows, memory, part)
+        blocks, starts = _blocks(rows, memory, part)
         if not _jit.JIT:
-            _run_python(rows, blocks)
+            _run_python(rows, blocks, starts)
             return
+        base = blocks.__array_interface__["data"][0]
         lines = [
-            (row.body.address, block.__array_interface__["data"][0], row.tiles, wide)
-            for row, block, wide in zip(rows, blocks, split, strict=True)
+            (row.body.address, base + 8 * start, row.tiles, wide)
+            for row, start, wide in zip(rows, starts, split, strict=True)
         ]
         program = np.array(lines, np.int64)
         if parallel:
@@ -224,7 +230,9 @@ def _run_checked(program):
         raise errors[0]
 
 
-def _run_python(rows, blocks):
-    for row, block in zip(rows, blocks, strict=True):
+def _run_python(rows, blocks, starts):
+    for row, start in zip(rows, starts, strict=True):
+        dtype = row.body.block.dtype
+        block = blocks[start : start + dtype.itemsize // 8].view(dtype)
         for tile in range(row.tiles):
             row.body.python(block, tile, 0)

@@ -6,7 +6,7 @@ pd ph pw padding before the image (what lies beyond its end follows from the out
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from numbers import Integral
 
@@ -149,6 +149,12 @@ def _check_channels(op, x_shape, w_shape, bias_shape, groups):
 
 def conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype):
     """The spec of a convolution of batched input; every mistake is a ValueError or TypeError with given and wanted numbers."""
+    stride, padding, dilation = (tuple(v) if isinstance(v, list) else v for v in (stride, padding, dilation))
+    return _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype)
+
+
+@lru_cache(maxsize=4096, typed=True)  # typed: 1.0 is not 1 and must be refused
+def _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype):
     if len(w_shape) != ndim + 2:
         raise ValueError(f"{op}: weight must have {ndim + 2} dimensions, given {len(w_shape)}: shape {tuple(w_shape)}")
     if len(x_shape) != ndim + 2:

@@ -249,15 +249,14 @@ def _gather_plan(spec, forward, residue, threads):
         rows, channels, w_row, w_channel = spec.icg, spec.ocg, spec.taps, spec.icg * spec.taps
     axes = [_axis_taps(*axis) for axis in zip(kernel, stride, padding, dilation, source, grid, residue, strict=True)]
     table = _tap_table(spec, axes)
-    taps, pixels = len(table), grid[0] * grid[1] * grid[2]
-    if taps * channels == 0 or pixels == 0:
+    taps, pixels, images = len(table), grid[0] * grid[1] * grid[2], spec.n * spec.g
+    if 0 in (taps, channels, rows, pixels, images):
         return None
     LANES = lanes(spec.dtype)
     MR, NR = isa.tile(rows)
     vectors = -(-pixels // LANES)
     chunks = max(1, round(vectors / CHUNK_VECTORS))
     chunks = max(chunks, _split(vectors, 2 * CHUNK_VECTORS))
-    images = spec.n * spec.g
     parts = min(rows // MR, _split(2 * threads, images * chunks)) if threads > 1 else 1
     block_taps = min(taps, BLOCK_K)
     block_channels = max(1, BLOCK_K // block_taps)
@@ -321,7 +320,7 @@ class ConvForward(Impl):
         if bias is None:
             bias = _zeros(spec.oc, spec.dtype)
         if plan is None:
-            buffers["y"].reshape(spec.n, spec.oc, -1)[...] = bias[:, None]
+            buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels)[...] = bias[:, None]
             return ()
         return (_gather_row(plan, buffers["x"], buffers["w"], bias, buffers["y"]),)
 
@@ -403,7 +402,7 @@ class ConvBackwardWeights(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        if spec.n * spec.out_pixels == 0:
+        if 0 in (spec.n, spec.out_pixels, spec.ic, spec.oc):
             buffers["gw"][...] = 0
             return ()
         body, tiles, numbers, taps, steps, work, scratch = _weights_plan(spec, driver.get_num_threads())

@@ -1,0 +1,216 @@
+"""Convolution in 1, 2 and 3 dimensions, forward and backward, as in torch.nn.functional and torch.nn.grad.
+
+x (n, ic, *size) or (ic, *size), w (oc, ic/groups, *kernel), b (oc,) -> y (n, oc, *out) or (oc, *out), float32 or float64:
+
+    y[n, o, p] = b[o] + sum over c, k of w[o, c, k] x[n, c, p*stride + k*dilation - padding]
+
+The three passes are a closed set: with <., .> the sum of products,  <conv(x, w), gy> = <x, bwd_data(gy, w)> = <w, bwd_weights(x, gy)>.  So the
+gradients of each are the other two, and derivatives of any order cost no further code.
+"""
+
+import numpy as np
+
+from .. import _memory
+from .._registry import select
+from ..autograd import sum as add_up
+from ..autograd.op import Op, value
+from ..driver import launch
+from ..kernels import implicit_gemm  # noqa: F401  (registers its implementations)
+from ..specs import conv_spec
+
+_DTYPES = (np.dtype("float32"), np.dtype("float64"))
+
+
+def _dense(array):
+    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
+
+
+def _run(operation, spec, out, **inputs):
+    """Compute `out`; inputs are made dense."""
+    buffers = {name: None if array is None else _dense(array) for name, array in inputs.items()}
+    launch(*select(operation, spec).emit(spec, {**buffers, **out}))
+
+
+def _output(shape, spec, like):
+    """A new array of a batched shape, without the batch where `like` has none."""
+    return _memory.empty(shape if like.ndim == spec.ndim + 2 else shape[1:], spec.dtype)
+
+
+class Conv(Op):
+    """y from (x, w, b or None)."""
+
+    name = "conv"
+
+    @staticmethod
+    def forward(ctx, x, w, b, spec):
+        ctx.save(x, w)
+        ctx.spec = spec
+        y = _output(spec.y_shape, spec, x)
+        _run("conv.fwd", spec, {"y": y}, x=x, w=w, b=b)
+        return y
+
+    @staticmethod
+    def backward(ctx, gy):
+        x, w = ctx.saved
+        gx = ConvBackwardData.apply(gy, w, ctx.spec) if ctx.needs[0] else None
+        gw = ConvBackwardWeights.apply(x, gy, ctx.spec) if ctx.needs[1] else None
+        gb = _sum_channels(gy, ctx.spec) if ctx.needs[2] else None
+        return gx, gw, gb, None
+
+
+class ConvBackwardData(Op):
+    """gx from (gy, w)."""
+
+    name = "conv_bwd_data"
+
+    @staticmethod
+    def forward(ctx, gy, w, spec):
+        ctx.save(gy, w)
+        ctx.spec = spec
+        gx = _output(spec.x_shape, spec, gy)
+        _run("conv.bwd_data", spec, {"gx": gx}, gy=gy, w=w)
+        return gx
+
+    @staticmethod
+    def backward(ctx, ggx):
+        gy, w = ctx.saved
+        ggy = Conv.apply(ggx, w, None, ctx.spec) if ctx.needs[0] else None
+        gw = ConvBackwardWeights.apply(ggx, gy, ctx.spec) if ctx.needs[1] else None
+        return ggy, gw, None
+
+
+class ConvBackwardWeights(Op):
+    """gw from (x, gy)."""
+
+    name = "conv_bwd_weights"
+
+    @staticmethod
+    def forward(ctx, x, gy, spec):
+        ctx.save(x, gy)
+        ctx.spec = spec
+        gw = _memory.empty(spec.w_shape, spec.dtype)
+        _run("conv.bwd_weights", spec, {"gw": gw}, x=x, gy=gy)
+        return gw
+
+    @staticmethod
+    def backward(ctx, ggw):
+        x, gy = ctx.saved
+        gx = ConvBackwardData.apply(gy, ggw, ctx.spec) if ctx.needs[0] else None
+        ggy = Conv.apply(x, ggw, None, ctx.spec) if ctx.needs[1] else None
+        return gx, ggy, None
+
+
+def _sum_channels(gy, spec):
+    """The gradient of the bias: pixels first, where NumPy adds in pairs and the memory is contiguous, then images."""
+    batch = gy.shape[0] if gy.ndim == spec.ndim + 2 else 1
+    return add_up(add_up(gy.reshape((batch, spec.oc, spec.out_pixels)), 2), 0)
+
+
+# ---- checks
+
+
+def _array(op, name, given):
+    array = value(given)
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{op}: {name} must be an array or a Tensor, given {type(given).__name__}")
+    if array.dtype not in _DTYPES or not array.dtype.isnative:
+        raise TypeError(f"{op}: {name} must be float32 or float64, given {array.dtype}")
+    return array
+
+
+def _same_dtype(op, **arrays):
+    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
+    if len(set(dtypes.values())) > 1:
+        raise TypeError(f"{op}: all arrays must have one dtype, given " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))
+
+
+def _batched(shape, ndim):
+    """A shape with a batch; one of any wrong length is left for the spec to refuse."""
+    return (1, *shape) if len(shape) == ndim + 1 else tuple(shape)
+
+
+def _conv(op, ndim, input, weight, bias, stride, padding, dilation, groups):
+    x, w = _array(op, "input", input), _array(op, "weight", weight)
+    b = None if bias is None else _array(op, "bias", bias)
+    _same_dtype(op, input=x, weight=w, bias=b)
+    shapes = _batched(x.shape, ndim), w.shape, None if b is None else b.shape
+    return Conv.apply(input, weight, bias, conv_spec(op, ndim, *shapes, stride, padding, dilation, groups, x.dtype))
+
+
+def _check_gradient(op, gy, spec):
+    wanted = spec.y_shape if gy.ndim == spec.ndim + 2 else spec.y_shape[1:]
+    if gy.shape != wanted:
+        raise ValueError(f"{op}: grad_output must have shape {wanted}, given {gy.shape}")
+
+
+def _conv_input(op, ndim, input_size, weight, grad_output, stride, padding, dilation, groups):
+    gy, w = _array(op, "grad_output", grad_output), _array(op, "weight", weight)
+    _same_dtype(op, grad_output=gy, weight=w)
+    size = tuple(int(n) for n in input_size)
+    spec = conv_spec(op, ndim, _batched(size, ndim), w.shape, None, stride, padding, dilation, groups, gy.dtype)
+    _check_gradient(op, gy, spec)
+    if gy.ndim - ndim != len(size) - ndim:
+        raise ValueError(f"{op}: input_size {size} and grad_output {gy.shape} must both have a batch or both have none")
+    return ConvBackwardData.apply(grad_output, weight, spec)
+
+
+def _conv_weight(op, ndim, input, weight_size, grad_output, stride, padding, dilation, groups):
+    x, gy = _array(op, "input", input), _array(op, "grad_output", grad_output)
+    _same_dtype(op, input=x, grad_output=gy)
+    size = tuple(int(n) for n in weight_size)
+    spec = conv_spec(op, ndim, _batched(x.shape, ndim), size, None, stride, padding, dilation, groups, x.dtype)
+    _check_gradient(op, gy, spec)
+    if gy.ndim != x.ndim:
+        raise ValueError(f"{op}: input {x.shape} and grad_output {gy.shape} must both have a batch or both have none")
+    return ConvBackwardWeights.apply(input, grad_output, spec)
+
+
+# ---- public functions
+
+
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """1-d convolution: input (n, ic, length) or (ic, length), weight (oc, ic/groups, k), bias (oc,).
+
+    padding: whole number, tuple, "same" (stride 1 only) or "valid".  Raises ValueError or TypeError with given and wanted numbers.
+    """
+    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """2-d convolution: input (n, ic, h, w) or (ic, h, w), weight (oc, ic/groups, kh, kw), bias (oc,).  See conv1d."""
+    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """3-d convolution: input (n, ic, d, h, w) or (ic, d, h, w), weight (oc, ic/groups, kd, kh, kw), bias (oc,).  See conv1d."""
+    return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of conv1d with respect to its input, of shape `input_size`, as torch.nn.grad.conv1d_input."""
+    return _conv_input("conv1d_input", 1, input_size, weight, grad_output, stride, padding, dilation, groups)
+
+
+def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of conv2d with respect to its input, of shape `input_size`, as torch.nn.grad.conv2d_input."""
+    return _conv_input("conv2d_input", 2, input_size, weight, grad_output, stride, padding, dilation, groups)
+
+
+def conv3d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of conv3d with respect to its input, of shape `input_size`, as torch.nn.grad.conv3d_input."""
+    return _conv_input("conv3d_input", 3, input_size, weight, grad_output, stride, padding, dilation, groups)
+
+
+def conv1d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of conv1d with respect to its weight, of shape `weight_size`, as torch.nn.grad.conv1d_weight."""
+    return _conv_weight("conv1d_weight", 1, input, weight_size, grad_output, stride, padding, dilation, groups)
+
+
+def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of conv2d with respect to its weight, of shape `weight_size`, as torch.nn.grad.conv2d_weight."""
+    return _conv_weight("conv2d_weight", 2, input, weight_size, grad_output, stride, padding, dilation, groups)
+
+
+def conv3d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1):
+    """The gradient of conv3d with respect to its weight, of shape `weight_size`, as torch.nn.grad.conv3d_weight."""
+    return _conv_weight("conv3d_weight", 3, input, weight_size, grad_output, stride, padding, dilation, groups)

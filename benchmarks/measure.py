@@ -20,7 +20,12 @@ class WrongResult(Exception):
 
 
 class Candidate:
-    """Something to time: a call without arguments, and how its result becomes a NumPy array."""
+    """Something to time: a call without arguments, and how its result becomes a NumPy array.
+
+    spin: seconds for which its threads keep a core busy after a call.
+    """
+
+    spin = 0.0
 
     def __init__(self, run: Callable[[], object], to_numpy: Callable[[object], np.ndarray] = np.asarray):
         self.run = run
@@ -39,11 +44,11 @@ class Candidate:
         return (time.perf_counter() - start) / loops
 
 
-def interleave(candidates: Mapping[str, Candidate], repeat: int, settle: float) -> dict[str, list[float]]:
+def interleave(candidates: Mapping[str, Candidate], repeat: int) -> dict[str, list[float]]:
     """Seconds per call of every candidate in each of `repeat` rounds.
 
-    In a round every candidate has one turn: a pause of `settle` seconds, in which the threads of the one before stop spinning, an
-    untimed call that brings its data to the caches and wakes its threads, and the timed calls.  The order rotates from round to round.
+    In a round every candidate has one turn: an untimed call that brings its data to the caches and wakes its threads, the timed calls,
+    and a pause until its threads have stopped spinning.  The order rotates from round to round.
     """
     loops = {name: _loops(candidate) for name, candidate in candidates.items()}
     samples = {name: [] for name in candidates}
@@ -54,9 +59,10 @@ def interleave(candidates: Mapping[str, Candidate], repeat: int, settle: float) 
         for turn in range(repeat):
             first = turn % len(order)
             for name in order[first:] + order[:first]:
-                time.sleep(settle)
-                candidates[name].seconds()
-                samples[name].append(candidates[name].seconds(loops[name]))
+                candidate = candidates[name]
+                candidate.seconds()
+                samples[name].append(candidate.seconds(loops[name]))
+                time.sleep(candidate.spin)
     finally:
         if collecting:
             gc.enable()
@@ -65,6 +71,7 @@ def interleave(candidates: Mapping[str, Candidate], repeat: int, settle: float) 
 
 def _loops(candidate: Candidate) -> int:
     once = min(candidate.seconds() for _ in range(3))
+    time.sleep(candidate.spin)
     return max(1, min(MOST_LOOPS, round(SHORTEST / once)))
 
 

@@ -9,6 +9,7 @@ from ..measure import Candidate, Unsupported
 from .onnx_graph import model_bytes
 
 NAMES = ("openvino",)
+SPIN = 0.002
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from ..layers import Case, NotThereYet
 from ..measure import Candidate, Unsupported
 
 NAMES = ("pytorch", "pytorch_channels_last")
+SPIN = 0.015
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 

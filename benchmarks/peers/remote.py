@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class Remote:
     """Has the names that a module of this folder has; a worker under another interpreter answers."""
 
+    SPIN = 0.01  # the longest of those that run this way
+
     def __init__(self, module: str, python: str):
         self.NAMES = (module,)
         self._command = [python, "-m", "benchmarks.peers.worker", module]
@@ -72,11 +74,14 @@ class Remote:
 
 class _RemoteCandidate(Candidate):
     def __init__(self, remote: Remote):
+        super().__init__(run=self.output)
         self._remote = remote
 
     def output(self) -> np.ndarray:
+        """See Candidate."""
         shape, data = self._remote.ask("output")
         return np.frombuffer(data, np.float32).reshape(shape)
 
     def seconds(self, loops: int = 1) -> float:
+        """See Candidate."""
         return self._remote.ask("seconds", loops)

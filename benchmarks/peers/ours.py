@@ -1,0 +1,38 @@
+"""fastconv itself: the function, which may have to pack its weights in every call, and the layer, which packs them once."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import numba
+import numpy as np
+
+from fastconv import driver
+from fastconv.simd import isa
+
+from ..layers import Case, NotThereYet
+from ..measure import Candidate, Unsupported
+
+NAMES = ("fastconv", "fastconv_layer")
+SPIN = 0.015
+
+
+def versions() -> dict[str, str]:
+    """Versions for the report."""
+    try:
+        own = version("fastconv")
+    except PackageNotFoundError:
+        own = "from the source tree"
+    return {"fastconv": own, "instruction set": isa.name, "numba": numba.__version__, "numpy": np.__version__}
+
+
+def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], threads: int) -> Candidate:
+    """The function, or for the forward pass the layer in evaluation mode; to be run under no_grad."""
+    driver.set_num_threads(threads)
+    try:
+        if name == "fastconv":
+            return Candidate(case.functional(which, arrays))
+        if which != "fwd":
+            raise Unsupported("gradients are timed as functions")
+        layer = case.layer(arrays)
+    except NotThereYet as error:
+        raise Unsupported(f"{error} is not there yet") from None
+    return Candidate(lambda: layer(arrays["x"]))

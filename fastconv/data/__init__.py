@@ -1,4 +1,4 @@
-"""The embedded digits, IDX files (MNIST, Fashion-MNIST), a loader that shuffles and batches, random shifts.  NumPy only."""
+"""The embedded digits, IDX files of MNIST and its kin, a shuffling loader, random shifts; NumPy alone."""
 
 from .augment import random_shift
 from .digits import digits

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of the UCI repository, embedded in the package; README.md here has source and licence."""
+"""The 1,797 handwritten digits of the UCI repository, embedded here; see README.md for source and licence."""
 
 from pathlib import Path
 

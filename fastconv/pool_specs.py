@@ -1,8 +1,8 @@
 """Pooling problems as frozen dataclasses of whole numbers, checked when they are made.  Pure Python.
 
 Three spatial dimensions, as in `specs.py`: 1-d and 2-d poolings have leading dimensions of size 1, and the same names
-(n batch, c channels, id ih iw input, od oh ow output, kd kh kw window, sd sh sw stride, pd ph pw padding, dd dh dw dilation).
-Output sizes and refusals follow torch.nn.functional.
+(n batch, c channels, id ih iw input, od oh ow output, kd kh kw window, sd sh sw stride, pd ph pw padding, dd dh dw
+dilation).  Output sizes and refusals follow torch.nn.functional.
 """
 
 from dataclasses import dataclass, replace
@@ -68,7 +68,8 @@ class _Window:
 class PoolSpec(_Window):
     """One maximum or average pooling, with the dtype of its arrays.  See the module's docstring for the names.
 
-    count_include_pad and divisor concern averages: whether the padding counts, and what to divide by instead (0: the count).
+    count_include_pad and divisor concern averages: whether the padding counts, and what to divide by instead (0: the
+    count).
     """
 
     n: int
@@ -108,7 +109,7 @@ class PoolSpec(_Window):
         return self.planes * self.out_pixels * self.taps
 
     def counts(self):
-        """How many taps the windows count along each dimension: three tuples; their products divide the sums of an average."""
+        """Counted taps of the windows along each dimension: three tuples; an average divides by their products."""
         if self.divisor:
             return (self.divisor,) * self.od, (1,) * self.oh, (1,) * self.ow
         return tuple(
@@ -123,7 +124,7 @@ class PoolSpec(_Window):
 
 @lru_cache(maxsize=1024)
 def _counts(size, out, kernel, stride, pad, include_pad):
-    """Taps of each window inside the image, or inside the padded image: what lies beyond (ceil_mode) is never counted."""
+    """Taps of each window in the image, or in the padded image: what lies beyond (ceil_mode) is never counted."""
     low, high = (-pad, size + pad) if include_pad else (0, size)
     return tuple(min(i * stride - pad + kernel, high) - max(i * stride - pad, low) for i in range(out))
 
@@ -149,7 +150,9 @@ class AdaptiveSpec(_Window):
     def flops(self):
         """Comparisons or additions: windows may overlap by one."""
         sizes = ((self.id, self.od), (self.ih, self.oh), (self.iw, self.ow))
-        return self.planes * prod(sum(-(-(i + 1) * size // out) - i * size // out for i in range(out)) for size, out in sizes)
+        return self.planes * prod(
+            sum(-(-(i + 1) * size // out) - i * size // out for i in range(out)) for size, out in sizes
+        )
 
 
 def _shape_text(shape):
@@ -157,10 +160,11 @@ def _shape_text(shape):
 
 
 def check_input(op, ndim, shape, dtype, empty_channels=False):
-    """Refuse what no pooling takes: another number of dimensions, an empty image, a dtype that is not float32 or float64."""
+    """Refuse what no pooling takes: another number of dimensions, an empty image, another dtype than the two."""
     if len(shape) not in (ndim + 1, ndim + 2):
         raise ValueError(
-            f"{op}: input must have {ndim + 2} dimensions, or {ndim + 1} without a batch, given shape {_shape_text(shape)}"
+            f"{op}: input must have {ndim + 2} dimensions, or {ndim + 1} without a batch, "
+            f"given shape {_shape_text(shape)}"
         )
     if str(dtype) not in _ITEMSIZE:
         raise TypeError(f"{op}: input must be float32 or float64, given {dtype}")
@@ -170,7 +174,7 @@ def check_input(op, ndim, shape, dtype, empty_channels=False):
 
 
 def _out_size(op, axis, shape, size, kernel, stride, pad, dilation, ceil_mode):
-    """torch's rule: with ceil_mode the last window may hang over the end, but must begin inside the image or its left padding."""
+    """torch's rule: with ceil_mode a last window may hang over the end if it begins before it, padding aside."""
     reach = dilation * (kernel - 1) + 1
     out = (size + 2 * pad - reach + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (out - 1) * stride >= size + pad:
@@ -209,7 +213,9 @@ def _pool_spec(op, ndim, shape, kernel, stride, padding, dilation, ceil_mode, in
     ceil_mode, include_pad = _flag(op, "ceil_mode", ceil_mode), _flag(op, "count_include_pad", include_pad)
     for k, p in zip(kernel, padding, strict=True):
         if 2 * p > k:
-            raise ValueError(f"{op}: padding must be at most half of kernel_size, given padding {padding}, kernel_size {kernel}")
+            raise ValueError(
+                f"{op}: padding must be at most half of kernel_size, given padding {padding}, kernel_size {kernel}"
+            )
     size = shape[-ndim:]
     out = [
         _out_size(op, axis, shape, *sizes, ceil_mode)
@@ -217,7 +223,8 @@ def _pool_spec(op, ndim, shape, kernel, stride, padding, dilation, ceil_mode, in
     ]
     return PoolSpec(
         *(shape[0] if len(shape) == ndim + 2 else 1, shape[-ndim - 1]),
-        *(_three(size, 1) + _three(out, 1) + _three(kernel, 1) + _three(stride, 1) + _three(padding, 0) + _three(dilation, 1)),
+        *(_three(size, 1) + _three(out, 1) + _three(kernel, 1)),
+        *(_three(stride, 1) + _three(padding, 0) + _three(dilation, 1)),
         count_include_pad=include_pad,
         divisor=_divisor(op, divisor),
         indices=indices,
@@ -231,7 +238,7 @@ def _hashable(value):
 
 
 def pool_spec(op, ndim, shape, kernel_size, stride, padding, dilation, ceil_mode, dtype, indices=False, average=None):
-    """The spec of a pooling of input of this shape, batched or not; every mistake is a ValueError or TypeError with its numbers.
+    """The spec of a pooling of input of this shape, batched or not; a mistake is a ValueError or TypeError.
 
     average: (count_include_pad, divisor_override) of an average pooling.
     """
@@ -249,8 +256,14 @@ def adaptive_spec(op, ndim, shape, output_size, dtype, indices=False):
         raise ValueError(f"{op}: output_size must have {ndim} values, given {len(wanted)}: {output_size!r}")
     if ndim == 1 and wanted[0] is None:
         raise TypeError(f"{op}: output_size must be a whole number, given None")
-    out = whole_numbers(op, "output_size", tuple(s if o is None else o for s, o in zip(size, wanted, strict=True)), ndim, 0)
+    out = whole_numbers(
+        op, "output_size", tuple(s if o is None else o for s, o in zip(size, wanted, strict=True)), ndim, 0
+    )
     batch = shape[0] if len(shape) == ndim + 2 else 1
     return AdaptiveSpec(
-        *(int(batch), int(shape[-ndim - 1])), *(_three(size, 1) + _three(out, 1)), indices=indices, dtype=str(dtype), ndim=ndim
+        *(int(batch), int(shape[-ndim - 1])),
+        *(_three(size, 1) + _three(out, 1)),
+        indices=indices,
+        dtype=str(dtype),
+        ndim=ndim,
     )

@@ -1,6 +1,7 @@
-"""Adaptive pooling: window i of O over a size I covers [floor(i I / O), ceil((i + 1) I / O)); maximum and average, forward and backward.
+"""Adaptive pooling, maximum and average, forward and backward.
 
-Windows are as even as they can be and overlap by at most one.  Maxima, their positions and NaN are as in `max_pool.py`.
+Window i of O over a size I covers [floor(i I / O), ceil((i + 1) I / O)): as even as can be, overlapping by at most one.
+Maxima, their positions and NaN are as in `max_pool.py`.
 """
 
 from functools import lru_cache
@@ -38,7 +39,10 @@ def make_adaptive_average(dtype):
 
     @tile_body(RowsBlock, dtype)
     def adaptive_avg_pool_fwd_separable(block, tile, worker):
-        """y[r, j] = the mean of window (r, j), first down the columns, then along the row.  Tile: `part` output rows."""
+        """y[r, j] = the mean of window (r, j), first down the columns, then along the row.
+
+        Tile: `part` output rows.
+        """
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.iw]
@@ -68,7 +72,10 @@ def make_adaptive_average_backward(dtype):
 
     @tile_body(BackwardBlock, dtype)
     def adaptive_avg_pool_bwd_separable(block, tile, worker):
-        """gx[r, c] = the sum of gy / count over the windows that hold (r, c): first over rows, then columns.  Tile: `part` input rows."""
+        """gx[r, c] = the sum of gy / count over the windows that hold (r, c): first over rows, then columns.
+
+        Tile: `part` input rows.
+        """
         a = fields(block)
         gx, gy = array_at(a.gx, a.gx_size, KIND), array_at(a.gy, a.gy_size, KIND)
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.ow]
@@ -102,7 +109,10 @@ def make_adaptive_maximum(dtype):
 
     @tile_body(RowsBlock, dtype)
     def adaptive_max_pool_fwd_separable(block, tile, worker):
-        """y[r, j] = the maximum of window (r, j), first down the columns, then along the row.  Tile: `part` output rows."""
+        """y[r, j] = the maximum of window (r, j), first down the columns, then along the row.
+
+        Tile: `part` output rows.
+        """
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.iw]

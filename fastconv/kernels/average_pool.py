@@ -1,7 +1,7 @@
 """Average pooling of any window, forward and backward; linear, so that each is the other's gradient.
 
-y[r, j] = sum over the taps inside the image of x, divided by cd[od] * ch[oh] * cw[j]: the counted taps of the window along each
-dimension (`PoolSpec.counts`), which is where count_include_pad, ceil_mode and divisor_override differ.
+y[r, j] = sum over the taps inside the image of x, divided by cd[od] * ch[oh] * cw[j]: the counted taps of the window
+along each dimension (`PoolSpec.counts`), which is where count_include_pad, ceil_mode and divisor_override differ.
 """
 
 from functools import lru_cache
@@ -84,7 +84,10 @@ def make_average_backward(dtype):
 
     @tile_body(BackwardBlock, dtype)
     def avg_pool_bwd_separable(block, tile, worker):
-        """gx[r, c] = the sum of gy / count over the windows that hold (r, c): first over rows, then columns.  Tile: `part` input rows."""
+        """gx[r, c] = the sum of gy / count over the windows that hold (r, c): first over rows, then columns.
+
+        Tile: `part` input rows.
+        """
         a = fields(block)
         gx, gy = array_at(a.gx, a.gx_size, KIND), array_at(a.gy, a.gy_size, KIND)
         cd, ch, cw = array_at(a.cd, a.cd_size, KIND), array_at(a.ch, a.ch_size, KIND), array_at(a.cw, a.cw_size, KIND)
@@ -117,7 +120,9 @@ def make_average_backward(dtype):
 @lru_cache(maxsize=256)
 def count_arrays(spec):
     """The divisors along each dimension as arrays, read-only."""
-    arrays = {name: np.array(counts, spec.dtype) for name, counts in zip(("cd", "ch", "cw"), spec.counts(), strict=True)}
+    arrays = {
+        name: np.array(counts, spec.dtype) for name, counts in zip(("cd", "ch", "cw"), spec.counts(), strict=True)
+    }
     for array in arrays.values():
         array.flags.writeable = False
     return arrays
@@ -132,6 +137,13 @@ def _backward_work(spec):
     return 30 + 0.3 * windows * spec.ow + 0.4 * spec.kw * spec.ow + 0.1 * spec.iw
 
 
+def _rows(spec, body, buffers, plane_rows, row_work, scratch):
+    rows = spec.planes * plane_rows
+    part = rows_per_tile(rows, row_work)
+    values = {**buffers, **count_arrays(spec), **geometry(spec), "rows": rows, "part": part}
+    return Row(body, -(-rows // part), values, rows * row_work, scratch)
+
+
 @implements("avg_pool.fwd", rank=90)
 class AverageSeparable(Impl):
     """Any window."""
@@ -144,10 +156,7 @@ class AverageSeparable(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        rows = spec.planes * spec.od * spec.oh
-        part = rows_per_tile(rows, _forward_work(spec))
-        values = {"x": buffers["x"], "y": buffers["y"], **count_arrays(spec), **geometry(spec), "rows": rows, "part": part}
-        return [Row(make_average_rows(spec.dtype), -(-rows // part), values, AverageSeparable.cost(spec), scratch=spec.iw)]
+        return [_rows(spec, make_average_rows(spec.dtype), buffers, spec.od * spec.oh, _forward_work(spec), spec.iw)]
 
 
 @implements("avg_pool.bwd", rank=90)
@@ -162,7 +171,6 @@ class AverageBackward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        rows = spec.planes * spec.id * spec.ih
-        part = rows_per_tile(rows, _backward_work(spec))
-        values = {"gx": buffers["gx"], "gy": buffers["gy"], **count_arrays(spec), **geometry(spec), "rows": rows, "part": part}
-        return [Row(make_average_backward(spec.dtype), -(-rows // part), values, AverageBackward.cost(spec), scratch=spec.ow)]
+        return [
+            _rows(spec, make_average_backward(spec.dtype), buffers, spec.id * spec.ih, _backward_work(spec), spec.ow)
+        ]

@@ -1,6 +1,6 @@
 """Maximum pooling of any window, forward with and without the position of the maximum, and backward.
 
-y[r, j] = max over d, h, w of x[.., od*sd - pd + d*dd, oh*sh - ph + h*dh, j*sw - pw + w*dw], taps in the padding left out.
+y[r, j] = max over d, h, w of x[.., od*sd - pd + d*dd, oh*sh - ph + h*dh, j*sw - pw + w*dw], padding left out.
 NaN is larger than everything; of equal values the first wins; a window with no tap inside gives -inf at position -1.
 Positions are flat indices into the plane (id, ih, iw), int64, as in torch.nn.functional.max_pool2d.
 """
@@ -27,7 +27,9 @@ from .window import (
 
 RowsBlock = Block("MaxPoolRows", "x y scratch", numbers=f"{GEOMETRY} rows part")
 IndexRowsBlock = Block("MaxPoolIndexRows", {"x": None, "y": None, "at": "i8"}, numbers=f"{GEOMETRY} rows part")
-PlanesBlock = Block("MaxPoolPlanes", {"big": None, "small": None, "at": "i8"}, numbers="big_pixels small_pixels planes part")
+PlanesBlock = Block(
+    "MaxPoolPlanes", {"big": None, "small": None, "at": "i8"}, numbers="big_pixels small_pixels planes part"
+)
 
 
 @helper
@@ -69,7 +71,7 @@ def make_max_rows(dtype):
 
 @helper
 def first_positions(at, a, d0, d1, h0, h1, row):
-    """at[j] = the position of the first tap of window j inside the image, -1 if there is none; row: position of its first row."""
+    """at[j] = the position of window j's first tap inside the image, or -1; row: the position of its first row."""
     for j in range(a.ow):
         start = j * a.sw - a.pw
         w0, w1 = valid_taps(start, a.iw, a.kw, a.dw)
@@ -113,7 +115,10 @@ def make_scatter(dtype):
 
     @tile_body(PlanesBlock, dtype)
     def max_pool_bwd_scatter(block, tile, worker):
-        """big[p, at[p, o]] += small[p, o], big being zero before; positions outside the plane are left out.  Tile: `part` planes."""
+        """big[p, at[p, o]] += small[p, o], big being zero before; positions outside the plane are left out.
+
+        Tile: `part` planes.
+        """
         a = fields(block)
         big, small = array_at(a.big, a.big_size, KIND), array_at(a.small, a.small_size, KIND)
         at = array_at(a.at, a.at_size, "i8")
@@ -149,7 +154,7 @@ def make_gather(dtype):
 
 
 def _row_work(spec):
-    """Nanoseconds of one output row: about 0.15 a column for each vertical and 0.25 an output for each horizontal tap."""
+    """Nanoseconds of an output row: about 0.15 a column for each vertical, 0.25 an output for each horizontal tap."""
     return 30 + 0.15 * spec.kd * spec.kh * spec.iw + 0.25 * spec.kw * spec.ow
 
 

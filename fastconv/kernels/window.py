@@ -1,7 +1,8 @@
-"""What pooling kernels share: which taps of a window lie inside the image, rows combined tap by tap, tiles of whole rows.
+"""What pooling kernels share: which taps of a window lie in the image, rows combined tap by tap, tiles of whole rows.
 
-Rows are numbered through all planes and depths: row r of an output of (planes, od, oh) rows is (r // (od*oh), r // oh % od, r % oh).
-A row of outputs depends on no other one, so a tile is a run of rows, whatever plane they belong to, and its size changes no bit.
+Rows are numbered through all planes and depths: row r of (planes, od, oh) is (r // (od*oh), r // oh % od, r % oh).
+A row of outputs depends on no other one, so a tile is a run of rows, whatever plane they belong to, and
+its size changes no bit.
 """
 
 import numpy as np

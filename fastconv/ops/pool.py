@@ -1,7 +1,8 @@
 """Maximum and average pooling, plain and adaptive, in 1, 2 and 3 dimensions, as in torch.nn.functional.
 
-Input (n, c, *size) or (c, *size), float32 or float64 -> output (n, c, *out) or (c, *out).  Backward of a maximum scatters each gradient to
-the position of its maximum; backward of that gathers.  Averages are linear: forward and backward are each other's gradient.
+Input (n, c, *size) or (c, *size), float32 or float64 -> output (n, c, *out) or (c, *out).  Backward of a maximum
+scatters each gradient to the position of its maximum; backward of that gathers.  Averages are linear: forward and
+backward are each other's gradient.
 """
 
 import numpy as np
@@ -154,10 +155,11 @@ def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows.  Input (n, c, h, w) or (c, h, w) -> output (n, c, oh, ow) or (c, oh, ow).
 
-    kernel_size, stride (default: kernel_size), padding (with -inf; at most half the kernel), dilation: a number or one per dimension.
+    kernel_size, stride (default: kernel_size), padding (with -inf; at most half the kernel), dilation: a number or one
+    per dimension.
     ceil_mode: a last window that hangs over the end is kept if it begins inside the image or its left padding.
-    return_indices: also the int64 position of each maximum in its plane, flat; -1 where a window covers no pixel.  NaN wins, then the
-    last NaN; of equal values the first.
+    return_indices: also the int64 position of each maximum in its plane, flat; -1 where a window covers no pixel.  NaN
+    wins, then the last NaN; of equal values the first.
     Raises ValueError or TypeError for arguments that don't fit the input, with both numbers.
     """
     return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
@@ -172,7 +174,9 @@ def _average(ndim, x, kernel_size, stride, padding, ceil_mode, count_include_pad
     op = f"avg_pool{ndim}d"
     _check_array(op, x)
     average = (count_include_pad, divisor_override)
-    return AvgPool.apply(x, pool_spec(op, ndim, x.shape, kernel_size, stride, padding, 1, ceil_mode, x.dtype, average=average))
+    return AvgPool.apply(
+        x, pool_spec(op, ndim, x.shape, kernel_size, stride, padding, 1, ceil_mode, x.dtype, average=average)
+    )
 
 
 def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
@@ -180,10 +184,13 @@ def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode=False, coun
     return _average(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
-def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+def avg_pool2d(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+):
     """Mean over windows.  Input (n, c, h, w) or (c, h, w) -> output (n, c, oh, ow) or (c, oh, ow).
 
-    kernel_size, stride (default: kernel_size), padding (with 0; at most half the kernel): a number or one per dimension.
+    kernel_size, stride (default: kernel_size), padding (with 0; at most half the kernel): a number or one per
+    dimension.
     count_include_pad: the padding counts as pixels; what a window of ceil_mode covers beyond the padding never does.
     divisor_override: divide by this number instead of the count.
     Raises ValueError or TypeError for arguments that don't fit the input, with both numbers.
@@ -191,7 +198,9 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, coun
     return _average(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def avg_pool3d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+def avg_pool3d(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+):
     """Mean over windows; see `avg_pool2d`.  Input (n, c, d, h, w) or (c, d, h, w)."""
     return _average(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
@@ -208,9 +217,10 @@ def adaptive_avg_pool1d(input, output_size):
 
 
 def adaptive_avg_pool2d(input, output_size):
-    """Mean over windows that divide the input as evenly as possible.  Input (n, c, h, w) or (c, h, w) -> (n, c, *output_size).
+    """Mean over windows that divide the input.  Input (n, c, h, w) or (c, h, w) -> (n, c, oh, ow) or (c, oh, ow).
 
-    output_size: a number or one per dimension; None keeps the input's size.  Window i covers [floor(i h / oh), ceil((i + 1) h / oh)).
+    output_size: a number or one per dimension; None keeps the input's size.
+    Window i covers [floor(i h / oh), ceil((i + 1) h / oh)): as even as can be, overlapping by at most one.
     """
     return _adaptive_average(2, input, output_size)
 
@@ -233,7 +243,7 @@ def adaptive_max_pool1d(input, output_size, return_indices=False):
 
 
 def adaptive_max_pool2d(input, output_size, return_indices=False):
-    """Maximum over the windows of `adaptive_avg_pool2d`; with return_indices also their int64 positions, as in `max_pool2d`."""
+    """Maximum over the windows of `adaptive_avg_pool2d`; with return_indices also its position, as in `max_pool2d`."""
     return _adaptive_max(2, input, output_size, return_indices)
 
 

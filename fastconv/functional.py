@@ -1,0 +1,59 @@
+"""The public functions, one line each: names, parameters, defaults and results of torch.nn.functional.
+
+Arrays in, arrays out; any Tensor in, Tensors out, recorded for backward. Inputs are never modified.
+"""
+
+# activations
+from .ops.activation import elu as elu
+from .ops.activation import gelu as gelu
+from .ops.activation import hardsigmoid as hardsigmoid
+from .ops.activation import hardswish as hardswish
+from .ops.activation import leaky_relu as leaky_relu
+from .ops.activation import log_softmax as log_softmax
+from .ops.activation import mish as mish
+from .ops.activation import prelu as prelu
+from .ops.activation import relu as relu
+from .ops.activation import relu6 as relu6
+from .ops.activation import sigmoid as sigmoid
+from .ops.activation import silu as silu
+from .ops.activation import softmax as softmax
+from .ops.activation import tanh as tanh
+
+# dropout
+from .ops.dropout import dropout as dropout
+from .ops.dropout import dropout2d as dropout2d
+
+# linear
+from .ops.linear import linear as linear
+
+# losses
+from .ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+from .ops.loss import cross_entropy as cross_entropy
+from .ops.loss import l1_loss as l1_loss
+from .ops.loss import mse_loss as mse_loss
+from .ops.loss import nll_loss as nll_loss
+from .ops.loss import smooth_l1_loss as smooth_l1_loss
+
+# normalisation
+from .ops.norm import batch_norm as batch_norm
+
+# pooling
+from .ops.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+from .ops.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+from .ops.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+from .ops.pool import adaptive_max_pool1d as adaptive_max_pool1d
+from .ops.pool import adaptive_max_pool2d as adaptive_max_pool2d
+from .ops.pool import adaptive_max_pool3d as adaptive_max_pool3d
+from .ops.pool import avg_pool1d as avg_pool1d
+from .ops.pool import avg_pool2d as avg_pool2d
+from .ops.pool import avg_pool3d as avg_pool3d
+from .ops.pool import max_pool1d as max_pool1d
+from .ops.pool import max_pool2d as max_pool2d
+from .ops.pool import max_pool3d as max_pool3d
+
+# shapes and padding
+from .ops.shape import cat as cat
+from .ops.shape import flatten as flatten
+from .ops.shape import pad as pad
+from .ops.shape import split as split
+from .ops.shape import stack as stack

@@ -46,15 +46,53 @@ def _package_stamp():
     return digest.hexdigest()
 
 
-def _describe(value):
-    """A value of a closure as text that is the same in every process; functions by name, code and closure."""
-    value = getattr(value, "py_func", value)
+def _code_names(code):
+    """The names that a function's code and the functions inside it look up."""
+    names = set(code.co_names)
+    for const in code.co_consts:
+        if isinstance(const, python_types.CodeType):
+            names |= _code_names(const)
+    return names
+
+
+def _describe_code(code):
+    consts = [_describe_code(c) if isinstance(c, python_types.CodeType) else repr(c) for c in code.co_consts]
+    return f"{hashlib.sha256(code.co_code).hexdigest()}{code.co_names}{consts}"
+
+
+def _describe_function(function, seen):
+    name = f"{function.__module__}.{function.__qualname__}"
+    if function in seen:
+        return name
+    seen = (*seen, function)
+    cells = [_describe(cell.cell_contents, seen) for cell in function.__closure__ or ()]
+    used = []
+    if function.__module__.partition(".")[0] != __package__:  # the stamp knows nothing of a user's own kernels
+        known = function.__globals__
+        used = [(n, _describe_global(known[n], seen)) for n in sorted(_code_names(function.__code__)) if n in known]
+    return f"{name}:{_describe_code(function.__code__)}{function.__defaults__}{cells}{used}"
+
+
+def _describe_global(value, seen):
+    try:
+        return _describe(value, seen)
+    except TypeError:
+        if isinstance(value, np.ndarray):
+            return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
+        return repr(value)  # a repr with an address is never found again, which costs time but is never wrong
+
+
+def _describe(value, seen=()):
+    """A value of a closure as text that is the same in every process.
+
+    Functions are described by name, code, closure and, outside the package, the globals that they use.
+    """
+    value = getattr(value, "py_func", getattr(value, "_defn", value))  # of a helper, of an intrinsic
     if isinstance(value, python_types.FunctionType):
-        cells = [_describe(cell.cell_contents) for cell in value.__closure__ or ()]
-        return f"{value.__module__}.{value.__qualname__}:{hashlib.sha256(value.__code__.co_code).hexdigest()}{cells}"
+        return _describe_function(value, seen)
     if isinstance(value, (tuple, list)):
-        return f"({','.join(map(_describe, value))})"
-    if value is None or isinstance(value, (int, float, str, bool, np.dtype)):
+        return f"({','.join(_describe(part, seen) for part in value)})"
+    if value is None or isinstance(value, (int, float, str, bool, np.dtype, np.generic, type)):
         return repr(value)
     raise TypeError(f"a kernel's closure may hold numbers, strings, tuples and helpers, not {type(value).__name__}")
 

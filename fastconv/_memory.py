@@ -1,9 +1,11 @@
 """Output buffers that are used again.
 
-A fresh large array costs a page fault for every 4 KB that a kernel writes: more than the kernel itself for a cheap layer.  `empty` hands out
-memory of outputs that nobody holds any more.  A buffer returns to the pool when the last array that looks into it is gone.
+A fresh large array costs a page fault for every 4 KB that a kernel writes: more than the kernel itself for a cheap
+layer.  `empty` hands out memory of outputs that nobody holds any more.  A buffer returns to the pool when the last array
+that looks into it is gone; a full pool lets go of the sizes that have not been used for longest.
 """
 
+import os
 import threading
 
 import numpy as np
@@ -14,7 +16,7 @@ _SMALL = 1 << 15  # bytes; smaller arrays come from numpy, whose allocator keeps
 _ALIGN = 64
 
 _lock = threading.Lock()
-_free = {}  # size class -> list of raw arrays
+_free = {}  # size class -> list of raw arrays, the class used last at the end
 _kept = 0  # bytes in _free
 
 
@@ -45,20 +47,41 @@ class _Lease:
 
 def _give_back(raw):
     global _kept
-    # A garbage collection inside the lock may run this in the same thread: never wait for the lock, let the buffer go instead.
-    if not _lock.acquire(blocking=False):
+    # A garbage collection inside the lock may run this in the same thread: let the buffer go, never wait.
+    if raw.nbytes > _config.POOL_BYTES or not _lock.acquire(blocking=False):
         return
     try:
-        if _kept + raw.nbytes <= _config.POOL_BYTES:
-            _free.setdefault(raw.nbytes, []).append(raw)
-            _kept += raw.nbytes
+        _free[raw.nbytes] = _free.pop(raw.nbytes, [])
+        _free[raw.nbytes].append(raw)
+        _kept += raw.nbytes
+        while _kept > _config.POOL_BYTES:
+            _take(next(iter(_free)))
     finally:
         _lock.release()
 
 
+def _take(size):
+    """A kept buffer of this size class."""
+    global _kept
+    raw = _free[size].pop()
+    if not _free[size]:
+        del _free[size]
+    _kept -= size
+    return raw
+
+
+def _after_fork_in_child():
+    """Another thread may have held the lock at the moment of the fork; in the child nobody would release it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def empty(shape, dtype):
     """An uninitialised C-contiguous array; large ones are 64-byte aligned and come from the pool."""
-    global _kept
     dtype = np.dtype(dtype)
     count = 1
     for size in shape:
@@ -67,11 +90,8 @@ def empty(shape, dtype):
     if nbytes < _SMALL:
         return np.empty(shape, dtype)
     size = _size_class(nbytes + _ALIGN)
-    raw = None
     with _lock:
-        if _free.get(size):
-            raw = _free[size].pop()
-            _kept -= size
+        raw = _take(size) if size in _free else None
     if raw is None:
         raw = np.empty(size, np.uint8)
     return np.asarray(_Lease(raw, tuple(shape), dtype))

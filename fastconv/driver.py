@@ -155,11 +155,15 @@ def _scratch(rows, workers):
     nbytes = max((row.scratch * row.body.dtype.itemsize for row in rows), default=0)
     part = -(-nbytes // 64) * 64 + 64  # the extra line keeps workers' parts from falling on the same cache sets
     memory = _memory.empty((part * workers + 64,), np.uint8) if nbytes else np.empty(0, np.uint8)
-    return memory, part
+    return memory, part if workers > 1 else None
 
 
 def _blocks(rows, memory, part):
-    """The parameters of all rows in one array of 8-byte fields, and where each row's begin."""
+    """The parameters of all rows in one array of 8-byte fields, and where each row's begin.
+
+    part: bytes of scratch per worker; None for a single worker, whose scratch has its true length: debug mode finds
+    what lies beyond.
+    """
     base = memory.__array_interface__["data"][0]
     fields, starts = [], []
     for row in rows:
@@ -167,7 +171,7 @@ def _blocks(rows, memory, part):
         block, values = row.body.block, row.values
         for name in block.buffers:
             if name == "scratch":
-                fields += (-(-base // 64) * 64, part // row.body.dtype.itemsize)
+                fields += (-(-base // 64) * 64, part // row.body.dtype.itemsize if part else row.scratch)
             else:
                 fields += _buffer(row, name)
         fields += [values[name] for name in block.numbers]
@@ -219,13 +223,21 @@ def _run_with_threads(program, workers):
 
 
 def _run_checked(program):
-    """Run, and raise the first error inside a kernel: a C callback can only hand it to sys.unraisablehook."""
+    """Run, and raise the first error in a kernel: a C callback can only give it to the process's unraisable hook."""
     errors = []
-    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: errors.append(unraisable.exc_value)
-    try:
-        _run_serial(program)
-    finally:
-        sys.unraisablehook = hook
+
+    def collect(unraisable):
+        if "numba" in str(unraisable.object):
+            errors.append(unraisable.exc_value)
+        else:
+            hook(unraisable)
+
+    with _threads.lock:
+        hook, sys.unraisablehook = sys.unraisablehook, collect
+        try:
+            _run_serial(program)
+        finally:
+            sys.unraisablehook = hook
     if errors:
         raise errors[0]
 

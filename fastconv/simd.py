@@ -284,6 +284,16 @@ def zero_tile(typing, like, MR, NR):
     return types.UniTuple(vec, count)(like, MR, NR), codegen
 
 
+def _fma_rows(b, vec, tile, left, right, a_m, mr, nr, a_offset, b_offset):
+    """The tile plus the product of a column of a, MR values a_m apart, and a row of b, NR vectors."""
+    rows = [right.load(b.add(b_offset, _i64(n * vec.lanes))) for n in range(nr)]
+    result = []
+    for m in range(mr):
+        splat = _splat(b, vec, b.load(left.scalar(b.add(a_offset, b.mul(a_m, _i64(m))))))
+        result += [_fma(b, vec, splat, rows[n], tile[m * nr + n]) for n in range(nr)]
+    return result
+
+
 @operation
 def fma_tile(typing, acc, a, ai, a_m, b_, bi, MR, NR):
     """acc[m, n] + a[ai + m*a_m] * b[bi + n*LANES : +LANES], for all m < MR, n < NR."""
@@ -293,17 +303,55 @@ def fma_tile(typing, acc, a, ai, a_m, b_, bi, MR, NR):
     mr, nr = sizes
 
     def codegen(context, b, sig, args):
-        vec = _vec_of(sig.args[1])
-        tile = list(cgutils.unpack_tuple(b, args[0], mr * nr))
+        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
         left, right = Place(context, b, sig.args[1], args[1], args[2]), Place(context, b, sig.args[4], args[4], args[5])
-        rows = [right.load(_i64(n * vec.lanes)) for n in range(nr)]
-        for m in range(mr):
-            splat = _splat(b, vec, b.load(left.scalar(b.mul(args[3], _i64(m)))))
-            for n in range(nr):
-                tile[m * nr + n] = _fma(b, vec, splat, rows[n], tile[m * nr + n])
+        tile = _fma_rows(b, _vec_of(sig.args[1]), tile, left, right, args[3], mr, nr, _i64(0), _i64(0))
         return context.make_tuple(b, sig.return_type, tile)
 
     return acc(acc, a, types.intp, types.intp, b_, types.intp, MR, NR), codegen
+
+
+@operation
+def fma_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
+    """The tile after acc = fma_tile(acc, a, ai + steps[2*k], a_m, b, bi + steps[2*k + 1], MR, NR) for k = first .. last-1.
+
+    The whole loop is one operation, its accumulators are the loop's only variables: a loop written around fma_tile keeps copies of them.
+    """
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        vec = _vec_of(sig.args[1])
+        left, right = Place(context, b, sig.args[1], args[1], args[2]), Place(context, b, sig.args[4], args[4], args[5])
+        table = context.make_array(sig.args[6])(context, b, args[6]).data
+        start = list(cgutils.unpack_tuple(b, args[0], mr * nr))
+        before = b.block
+        loop, done = b.append_basic_block("k"), b.append_basic_block("k.done")
+        b.cbranch(b.icmp_signed("<", args[7], args[8]), loop, done)
+        b.position_at_end(loop)
+        k = b.phi(_i64)
+        tile = [b.phi(vec.ir) for _ in start]
+        step = b.gep(table, [b.mul(k, _i64(2))])
+        a_offset, b_offset = b.load(step), b.load(b.gep(step, [_i64(1)]))
+        result = _fma_rows(b, vec, tile, left, right, args[3], mr, nr, a_offset, b_offset)
+        following = b.add(k, _i64(1))
+        after = b.block  # in debug mode the checks have split the block
+        b.cbranch(b.icmp_signed("<", following, args[8]), loop, done)
+        k.add_incoming(args[7], before)
+        k.add_incoming(following, after)
+        for phi, first_value, next_value in zip(tile, start, result, strict=True):
+            phi.add_incoming(first_value, before)
+            phi.add_incoming(next_value, after)
+        b.position_at_end(done)
+        end = [b.phi(vec.ir) for _ in start]
+        for phi, first_value, next_value in zip(end, start, result, strict=True):
+            phi.add_incoming(first_value, before)
+            phi.add_incoming(next_value, after)
+        return context.make_tuple(b, sig.return_type, end)
+
+    return acc(acc, a, types.intp, types.intp, b_, types.intp, steps, types.intp, types.intp, MR, NR), codegen
 
 
 @operation

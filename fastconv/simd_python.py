@@ -36,6 +36,12 @@ def fma_tile(acc, a, ai, a_m, b, bi, mr, nr):
     return [acc[m * nr + n] + a[ai + m * a_m] * _take(b, bi + n * LANES) for m in range(mr) for n in range(nr)]
 
 
+def fma_loop(acc, a, ai, a_m, b, bi, steps, first, last, mr, nr):
+    for k in range(first, last):
+        acc = fma_tile(acc, a, ai + steps[2 * k], a_m, b, bi + steps[2 * k + 1], mr, nr)
+    return acc
+
+
 def store_tile(acc, c, ci, c_m, bias, oi, mr, nr, add):
     store_part(acc, c, ci, c_m, bias, oi, 0, nr * LANES, mr, nr, add)
 

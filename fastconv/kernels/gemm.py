@@ -1,13 +1,13 @@
 """The product that convolution is made of: c (MR, NR*LANES) = a (MR, K) b (K, NR*LANES), kept in registers over all of K.
 
-The sum over K runs over channels and, inside each, over steps: a table of pairs (offset in a, offset in b).  So one product serves packed
+Where the K values of a row of a and of a column of b lie is a table of steps: pairs (offset in a, offset in b).  So one product serves packed
 patches, taps in any order, and weights as they lie in memory: only the table differs.
 """
 
 from functools import lru_cache
 
 from .._jit import helper
-from ..simd import fma_tile, store_part, store_tile, zero_tile
+from ..simd import fma_loop, store_part, store_tile, zero_tile
 
 
 @lru_cache(maxsize=None)
@@ -15,14 +15,10 @@ def make_product(MR, NR, LANES):
     """The product for a register tile of MR rows and NR vectors of LANES columns."""
 
     @helper
-    def product(a, ai, a_m, a_c, b, bi, b_c, channels, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add):
-        """c[ci + m*c_m + j] = sum over i < channels, first <= t < last of a[ai + m*a_m + i*a_c + steps[t, 0]] * b[bi + i*b_c + steps[t, 1] + j],
-        plus bias[oi + m] or, with `add`, plus what c holds; for skip <= m < MR and j < columns."""
-        acc = zero_tile(b, MR, NR)
-        for i in range(channels):
-            at, bt = ai + i * a_c, bi + i * b_c
-            for t in range(2 * first, 2 * last, 2):
-                acc = fma_tile(acc, a, at + steps[t], a_m, b, bt + steps[t + 1], MR, NR)
+    def product(a, ai, a_m, b, bi, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add):
+        """c[ci + m*c_m + j] = sum over first <= k < last of a[ai + m*a_m + steps[k, 0]] * b[bi + steps[k, 1] + j], plus bias[oi + m] or, with
+        `add`, plus what c holds; for skip <= m < MR and j < columns."""
+        acc = fma_loop(zero_tile(b, MR, NR), a, ai, a_m, b, bi, steps, first, last, MR, NR)
         if skip == 0 and columns >= NR * LANES:
             if add:
                 store_tile(acc, c, ci, c_m, bias, oi, MR, NR, 1)
@@ -42,9 +38,7 @@ def make_panel_product(MR, NR, LANES):
     wide, narrow = make_product(MR, NR, LANES), make_product(MR, 1, LANES)
 
     @helper
-    def panel_product(
-        a, ai, a_m, a_c, rows, b, bi, b_c, columns, channels, steps, first, last, c, ci, c_m, bias, oi, add
-    ):
+    def panel_product(a, ai, a_m, rows, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, add):
         j = 0
         while j < columns:
             left = columns - j
@@ -53,15 +47,9 @@ def make_panel_product(MR, NR, LANES):
                 top = min(m, rows - MR)  # the last tile overlaps the one before it and skips the rows that are done
                 ma, mc, mo = ai + top * a_m, ci + top * c_m + j, oi + top
                 if is_wide:
-                    wide(
-                        *(a, ma, a_m, a_c, b, bi + j, b_c, channels, steps, first, last),
-                        *(c, mc, c_m, bias, mo, m - top, left, add),
-                    )
+                    wide(a, ma, a_m, b, bi + j, steps, first, last, c, mc, c_m, bias, mo, m - top, left, add)
                 else:
-                    narrow(
-                        *(a, ma, a_m, a_c, b, bi + j, b_c, channels, steps, first, last),
-                        *(c, mc, c_m, bias, mo, m - top, left, add),
-                    )
+                    narrow(a, ma, a_m, b, bi + j, steps, first, last, c, mc, c_m, bias, mo, m - top, left, add)
             j += NR * LANES if is_wide else LANES
 
     return panel_product

@@ -101,16 +101,16 @@ def make_gather(dtype, MR, NR, STEP):
                             *(a, x, plane, taps[3 * t], taps[3 * t + 1], taps[3 * t + 2], d, h, w0, count, scratch, at)
                         )
                 wa, add = w_first + c0 * a.w_channel, c0 + t0 > 0
-                b_first, b_channel = -t0 * a.pitch, (t1 - t0) * a.pitch
+                last = t0 + channels * (t1 - t0)
                 if a.direct:
                     panel_product(
-                        *(w, wa, a.w_row, a.w_channel, rows, scratch, b_first, b_channel, count, channels),
-                        *(steps, t0, t1, y, y_first + p, a.y_plane, bias, group * a.rows + row, add),
+                        *(w, wa, a.w_row, rows, scratch, -t0 * a.pitch, count, steps, t0, last),
+                        *(y, y_first + p, a.y_plane, bias, group * a.rows + row, add),
                     )
                 else:
                     panel_product(
-                        *(w, wa, a.w_row, a.w_channel, rows, scratch, b_first, b_channel, count, channels),
-                        *(steps, t0, t1, scratch, panel_size, a.pitch, bias, group * a.rows + row, add),
+                        *(w, wa, a.w_row, rows, scratch, -t0 * a.pitch, count, steps, t0, last),
+                        *(scratch, panel_size, a.pitch, bias, group * a.rows + row, add),
                     )
         if not a.direct:
             scatter_rows(a, scratch[panel_size:], rows, d, h, w0, count, y, y_first)
@@ -164,7 +164,7 @@ def make_weights(dtype, MR, NR, STEP):
                 d, h, w = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
                 pack_transposed(a, taps, x, image, k0, count_k, d, h, w, count, panel, scratch)
                 panel_product(
-                    *(gy, gradient + p, a.pixels, 1, rows, panel, 0, a.k_pitch, count_k, count, steps, 0, 1),
+                    *(gy, gradient + p, a.pixels, rows, panel, 0, count_k, steps, 0, count),
                     *(gw, out, k_size, zeros, row, add),
                 )
                 add = True
@@ -259,7 +259,7 @@ def _gather_plan(spec, forward, residue, threads):
     chunks = max(chunks, _split(vectors, 2 * CHUNK_VECTORS))
     parts = min(rows // MR, _split(2 * threads, images * chunks)) if threads > 1 else 1
     block_taps = min(taps, BLOCK_K)
-    block_channels = max(1, BLOCK_K // block_taps)
+    block_channels = min(channels, max(1, BLOCK_K // block_taps))
     pitch = _odd(-(-vectors // chunks)) * LANES
     out_h, out_w = (outside if forward else inside)[1:]
     y_step = (1, 1, 1) if forward else stride
@@ -274,7 +274,7 @@ def _gather_plan(spec, forward, residue, threads):
         pixels=pixels,
         taps_count=taps,
         pitch=pitch,
-        block_channels=min(channels, block_channels),
+        block_channels=block_channels,
         block_taps=block_taps,
         w_row=w_row,
         w_channel=w_channel,
@@ -286,8 +286,9 @@ def _gather_plan(spec, forward, residue, threads):
         y_w=y_w,
         **_geometry(source, grid, step, table, direct),
     )
-    steps = np.stack([table[:, 3], np.arange(taps) * pitch], axis=1).ravel()
-    scratch = min(channels, block_channels) * block_taps * pitch + 2 * LANES
+    w_steps = (np.arange(block_channels)[:, None] * w_channel + table[:, 3]).ravel()
+    steps = np.stack([w_steps, np.arange(w_steps.size) * pitch], axis=1).ravel()
+    scratch = block_channels * block_taps * pitch + 2 * LANES
     if not direct:
         scratch += rows * pitch
     body = make_gather(spec.dtype, MR, NR, _column_step(step[2]))
@@ -388,7 +389,7 @@ def _weights_plan(spec, threads):
     scratch = LANES * pitch + 2 * LANES + pitch * k_pitch
     body = make_weights(spec.dtype, MR, NR, _column_step(spec.sw))
     work = spec.flops() * NANOSECONDS_PER_FLOP
-    steps = np.zeros(2, np.int64)
+    steps = np.stack([np.arange(chunk), np.arange(chunk) * k_pitch], axis=1).ravel()
     return body, spec.g * k_parts * parts, numbers, np.ascontiguousarray(table[:, :3]).ravel(), steps, work, scratch
 
 

@@ -266,15 +266,30 @@ def test_same_bits_for_any_thread_count(case, monkeypatch):
 # ---- the functions
 
 
-def _call(case, x, kind, **more):
+FUNCTIONS = (
+    *(pool.max_pool1d, pool.max_pool2d, pool.max_pool3d, pool.avg_pool1d, pool.avg_pool2d, pool.avg_pool3d),
+    *(pool.adaptive_max_pool1d, pool.adaptive_max_pool2d, pool.adaptive_max_pool3d),
+    *(pool.adaptive_avg_pool1d, pool.adaptive_avg_pool2d, pool.adaptive_avg_pool3d),
+)
+
+
+def _function(case, kind):
+    name = f"{'adaptive_' * (case.kernel is None)}{kind}_pool{case.ndim}d"
+    return next(function for function in FUNCTIONS if function.__name__ == name)
+
+
+def _arguments(case, kind):
+    """What follows the input in a call, as torch takes it too."""
     if case.kernel is None:
-        return getattr(pool, f"adaptive_{kind}_pool{case.ndim}d")(x, case.out, **more)
-    function, window = getattr(pool, f"{kind}_pool{case.ndim}d"), (case.kernel, case.stride, case.padding)
-    if kind == "max":
-        return function(x, *window, case.dilation, case.ceil_mode, **more)
-    if case.ndim > 1:
-        more["divisor_override"] = case.divisor
-    return function(x, *window, case.ceil_mode, case.count_include_pad, **more)
+        return (case.out,)
+    window = (case.kernel, case.stride, case.padding)
+    return (
+        (*window, case.dilation, case.ceil_mode) if kind == "max" else (*window, case.ceil_mode, case.count_include_pad)
+    )
+
+
+def _call(case, x, kind, **more):
+    return _function(case, kind)(x, *_arguments(case, kind), **more)
 
 
 def _readonly(x):
@@ -420,21 +435,16 @@ def test_specs_are_plain_numbers():
 def test_torch_agrees(case):
     torch = pytest.importorskip("torch")
     for kind in ("max", "avg") if case.dense else ("max",):
-        name = f"{'adaptive_' * (case.kernel is None)}{kind}_pool{case.ndim}d"
+        function = getattr(torch.nn.functional, _function(case, kind).__name__)
+        args = _arguments(case, kind)
         theirs = torch.tensor(case.input(), requires_grad=True)
         ours = ag.Tensor(case.input(), requires_grad=True)
-        args = [case.out]
-        if case.kernel is not None:
-            args = [case.kernel, case.stride, case.padding]
-            args += [case.dilation, case.ceil_mode] if kind == "max" else [case.ceil_mode, case.count_include_pad]
-        expected, y = getattr(torch.nn.functional, name)(theirs, *args), getattr(pool, name)(ours, *args)
+        expected, y = function(theirs, *args), _call(case, ours, kind)
         np.testing.assert_allclose(ag.value(y), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
-        empty_window = (
-            ag.value(y) == -np.inf
-        ).any() and case.content == "normal"  # torch's positions lie outside the image
+        empty_window = (ag.value(y) == -np.inf).any() and case.content == "normal"  # torch's positions lie outside
         if kind == "max" and not empty_window:
-            positions = getattr(torch.nn.functional, name)(theirs, *args, return_indices=True)[1].numpy()
-            np.testing.assert_array_equal(getattr(pool, name)(ours, *args, return_indices=True)[1].numpy(), positions)
+            positions = function(theirs, *args, return_indices=True)[1].numpy()
+            np.testing.assert_array_equal(_call(case, ours, kind, return_indices=True)[1].numpy(), positions)
         if not empty_window and expected.numel():
             gy = _gradient(case)
             expected.backward(torch.tensor(gy))

@@ -1,0 +1,98 @@
+"""Train a classifier, judge it on held-out images, save it, load it back: the common part of `demo` and `train`."""
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import driver
+from .._random import manual_seed
+from ..state import load_state, save_state
+from ..training import confusion_matrix, fit, predict, weights_digest
+from .console import matrix, pairs, progress
+
+
+class Result(NamedTuple):
+    """What a run leaves: the model as loaded back from its file, the predicted classes and the confusion matrix."""
+
+    model: object
+    predicted: np.ndarray
+    confusion: np.ndarray
+    folder: Path
+
+
+def train_and_report(build, train, test, args, shift=0.0):
+    """Train the network that `build()` makes on train = (images, labels), report on test, write the weights to
+    args.out.
+
+    args has epochs, batch_size, lr, seed, threads (None: as it is) and out.
+    """
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)  # a folder that can't be written should be known before the training
+    if args.threads is not None:
+        driver.set_num_threads(args.threads)
+    manual_seed(args.seed)
+    model = build()
+    _train(model, train, args, shift)
+    images, labels = test
+    scores = predict(model, images)
+    predicted = scores.argmax(1)
+    confusion = confusion_matrix(labels, predicted, scores.shape[1])
+    right = int(np.trace(confusion))
+    print(f"held-out accuracy {100 * right / len(labels):.2f} % ({right:,} of {len(labels):,})")
+    print(matrix(confusion, "true\\as"))
+    print(f"speed: {_speed(model, images)}")
+    loaded = _save_and_load(model, build, scores, images, folder)
+    return Result(loaded, predicted, confusion, folder)
+
+
+def _train(model, train, args, shift):
+    images, labels = train
+    numbers = sum(parameter.data.size for parameter in model.parameters())
+    print(
+        f"training {numbers:,} weights on {len(images):,} images, {args.epochs} epochs, batches of {args.batch_size}, "
+        f"{driver.get_num_threads()} threads, seed {args.seed}"
+    )
+    steps = args.epochs * -(-len(images) // args.batch_size)
+    with progress(steps, "batch") as advance:
+        seconds = fit(
+            model,
+            images,
+            labels,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            lr=args.lr,
+            seed=args.seed,
+            shift=shift,
+            on_step=lambda epoch, loss: advance(f"epoch {epoch + 1} loss {loss:.3f}"),
+        )
+    print(f"trained in {seconds:.1f} s ({args.epochs * len(images) / seconds:,.0f} images per second)")
+
+
+def _speed(model, images, seconds=0.5):
+    """Images per second in batches and one by one, each measured for about `seconds`."""
+    rates = []
+    for batch_size in (256, 1):
+        some = images[: 64 * batch_size]
+        times = []
+        while sum(times) < seconds:
+            start = time.perf_counter()
+            predict(model, some, batch_size)
+            times.append(time.perf_counter() - start)
+        rates.append(len(some) / np.median(times))
+    return f"{rates[0]:,.0f} images per second in batches of 256, {rates[1]:,.0f} one by one"
+
+
+def _save_and_load(model, build, scores, images, folder):
+    """Write the weights, read them into a new model and check that it gives the same scores."""
+    path = folder / ("weights.safetensors" if find_spec("safetensors") else "weights.npz")
+    save_state(model.state_dict(), path)
+    loaded = build()
+    loaded.load_state_dict(load_state(path))
+    if not np.array_equal(predict(loaded, images), scores):
+        raise RuntimeError(f"the weights read back from {path} give other predictions")
+    digest = weights_digest(loaded.state_dict())
+    print(pairs([("weights", path), ("sha256", digest), ("loaded back", "same predictions, bit for bit")], indent=""))
+    return loaded

@@ -70,12 +70,11 @@ class Div(Op):
     @staticmethod
     def backward(ctx, g):
         b, out = ctx.saved
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ga = g / b
-            return (
-                sum_to(ga, ctx.shapes[0]) if ctx.needs[0] else None,
-                sum_to(-(ga * out), ctx.shapes[1]) if ctx.needs[1] else None,
-            )
+        ga = g / b
+        return (
+            sum_to(ga, ctx.shapes[0]) if ctx.needs[0] else None,
+            sum_to(-(ga * out), ctx.shapes[1]) if ctx.needs[1] else None,
+        )
 
 
 class Pow(Op):
@@ -94,18 +93,18 @@ class Pow(Op):
         """b a^(b-1) and a^b log a; where the exponent (or a base of zero) makes the factor 0, so is the derivative."""
         a, b, out = ctx.saved
         ga = gb = None
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            if ctx.needs[0]:
-                if isinstance(b, (int, float)):
-                    ga = g * (b * a ** (b - 1)) if b != 0 else g * 0
-                else:
-                    zero = value(b) == 0
-                    ga = g * b * a ** where(zero, np.ones_like(value(b)), b - 1)
-                ga = sum_to(ga, ctx.shapes[0])
-            if ctx.needs[1]:
-                zero = value(a) == 0
-                safe = where(zero, np.ones_like(value(a)), a) if not isinstance(a, (int, float)) else (a or 1.0)
-                gb = sum_to(g * (out * log(safe)), ctx.shapes[1])
+        if ctx.needs[0]:
+            if isinstance(b, (int, float)):
+                ga = g * (b * a ** (b - 1)) if b != 0 else g * 0
+            else:
+                ga = g * b * a ** where(value(b) == 0, np.ones_like(value(b)), b - 1)
+            ga = sum_to(ga, ctx.shapes[0])
+        if ctx.needs[1]:
+            if isinstance(a, (int, float)):
+                safe = a or 1.0
+            else:
+                safe = where(value(a) == 0, np.ones_like(value(a)), a)
+            gb = sum_to(g * (out * log(safe)), ctx.shapes[1])
         return ga, gb
 
 
@@ -177,8 +176,7 @@ class Log(Op):
     @staticmethod
     def backward(ctx, g):
         (x,) = ctx.saved
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return g / x
+        return g / x
 
 
 class Sqrt(Op):
@@ -194,8 +192,7 @@ class Sqrt(Op):
     @staticmethod
     def backward(ctx, g):
         (out,) = ctx.saved
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return g / (2 * out)
+        return g / (2 * out)
 
 
 class Tanh(Op):

@@ -45,7 +45,8 @@ class _Walk:
         self.found = {}
 
     def run(self):
-        with enable_grad() if self.create_graph else contextlib.nullcontext():
+        # A derivative that is infinite or undefined at a point is a number like any other here: no NumPy warnings.
+        with np.errstate(all="ignore"), enable_grad() if self.create_graph else contextlib.nullcontext():
             while self.heap:
                 node = heapq.heappop(self.heap)[1]
                 self._step(node, self.pending.pop(node))

@@ -1,0 +1,414 @@
+"""Activations. Names, parameters and results follow torch.nn.functional.
+
+Each op saves its input or its output, whichever its rule needs. Rules are written with operators that arrays and
+Tensors share, on smooth functions that are themselves ops, so derivatives of any order exist. NaN goes through.
+`inplace` is accepted and has no effect: inputs are never modified.
+"""
+
+import math
+import warnings
+
+import numpy as np
+
+from ..autograd import Op, cast, clip, exp, sum_to, value, where
+from ..autograd import sum as sum_over
+from ..autograd import tanh as _tanh
+from .checks import array, floating, same_dtype
+from .erf import erf, erf_array
+
+# Infinite inputs pass through 0 * inf and the like on their way to a right result, or a right NaN: no warnings.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
+
+def _zero(g):
+    return np.zeros((), g.dtype)
+
+
+class ReLU(Op):
+    name = "relu"
+
+    @staticmethod
+    def forward(ctx, x):
+        out = np.maximum(x, 0)
+        ctx.save(out)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        (out,) = ctx.saved
+        return where(value(out) <= 0, _zero(g), g)
+
+
+class ReLU6(Op):
+    name = "relu6"
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        return np.clip(x, 0, 6)
+
+    @staticmethod
+    def backward(ctx, g):
+        x = value(ctx.saved[0])
+        return where((x <= 0) | (x >= 6), _zero(g), g)
+
+
+class LeakyReLU(Op):
+    name = "leaky_relu"
+
+    @staticmethod
+    @_quiet
+    def forward(ctx, x, slope):
+        ctx.save(x)
+        ctx.slope = slope
+        return np.where(x > 0, x, x * slope)
+
+    @staticmethod
+    def backward(ctx, g):
+        return where(value(ctx.saved[0]) > 0, g, g * ctx.slope), None
+
+
+class PReLU(Op):
+    """x where positive, weight * x elsewhere; `weight` already has a shape that broadcasts against x."""
+
+    name = "prelu"
+
+    @staticmethod
+    @_quiet
+    def forward(ctx, x, weight):
+        ctx.save(x, weight)
+        return np.where(x > 0, x, x * weight)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved
+        positive = value(x) > 0
+        gx = where(positive, g, g * weight) if ctx.needs[0] else None
+        gw = sum_to(where(positive, _zero(g), g * x), weight.shape) if ctx.needs[1] else None
+        return gx, gw
+
+
+class ELU(Op):
+    name = "elu"
+
+    @staticmethod
+    def forward(ctx, x, alpha):
+        ctx.save(x)
+        ctx.alpha = alpha
+        return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved
+        return where(value(x) > 0, g, g * (ctx.alpha * exp(clip(x, None, 0)))), None
+
+
+class Sigmoid(Op):
+    name = "sigmoid"
+
+    @staticmethod
+    def forward(ctx, x):
+        out = _sigmoid(x)
+        ctx.save(out)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        (out,) = ctx.saved
+        return g * (out * (1 - out))
+
+
+class SiLU(Op):
+    name = "silu"
+
+    @staticmethod
+    @_quiet
+    def forward(ctx, x):
+        ctx.save(x)
+        return x * _sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved
+        s = Sigmoid.apply(x)
+        return g * (s * (1 + x * (1 - s)))
+
+
+class GELU(Op):
+    """x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+
+    name = "gelu"
+
+    @staticmethod
+    @_quiet
+    def forward(ctx, x):
+        ctx.save(x)
+        out = np.asarray(erf_array(np.asarray(x * math.sqrt(0.5))))
+        out += 1
+        out *= x
+        out *= 0.5
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved
+        density = exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+        return g * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density)
+
+
+class GELUTanh(Op):
+    """x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3): the approximation of arXiv:1606.08415, section 2."""
+
+    name = "gelu_tanh"
+
+    @staticmethod
+    @_quiet
+    def forward(ctx, x):
+        ctx.save(x)
+        return 0.5 * x * (1 + np.tanh(_gelu_inner(x)))
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved
+        t = _tanh(_gelu_inner(x))
+        slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
+        return g * (0.5 * (1 + t) + 0.5 * x * ((1 - t * t) * slope))
+
+
+class Hardswish(Op):
+    """x relu6(x + 3) / 6 (MobileNetV3, arXiv:1905.02244, section 5.2)."""
+
+    name = "hardswish"
+
+    @staticmethod
+    @_quiet
+    def forward(ctx, x):
+        ctx.save(x)
+        return x * np.clip(x + 3, 0, 6) / 6
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved
+        raw = value(x)
+        return where(raw <= -3, _zero(g), where(raw < 3, g * (x * (1 / 3) + 0.5), g))
+
+
+class Hardsigmoid(Op):
+    name = "hardsigmoid"
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        return np.clip(x + 3, 0, 6) / 6
+
+    @staticmethod
+    def backward(ctx, g):
+        x = value(ctx.saved[0])
+        return where((x <= -3) | (x >= 3), _zero(g), g * (1 / 6))
+
+
+class TanhSoftplus(Op):
+    """tanh(log(1 + e^x)), without overflow or cancellation: with e = e^x it is n / (n + 2), n = e (e + 2)."""
+
+    name = "tanh_softplus"
+
+    @staticmethod
+    def forward(ctx, x):
+        e = np.exp(np.minimum(x, 20))  # from 20 on the result is 1 in float64
+        n = e * (e + 2)
+        out = n / (n + 2)
+        ctx.save(x, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        x, t = ctx.saved
+        return g * ((1 - t * t) * Sigmoid.apply(x))
+
+
+class Mish(Op):
+    """x tanh(softplus(x)) (Misra 2019, arXiv:1908.08681)."""
+
+    name = "mish"
+
+    @staticmethod
+    @_quiet
+    def forward(ctx, x):
+        ctx.save(x)
+        return x * TanhSoftplus.apply(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved
+        t = TanhSoftplus.apply(x)
+        return g * (t + x * ((1 - t * t) * Sigmoid.apply(x)))
+
+
+class Softplus(Op):
+    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)."""
+
+    name = "softplus"
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save(x)
+        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * Sigmoid.apply(ctx.saved[0])
+
+
+class Softmax(Op):
+    name = "softmax"
+
+    @staticmethod
+    def forward(ctx, x, axis):
+        out = _shifted(x, axis)
+        np.exp(out, out=out)
+        out /= out.sum(axis=axis, keepdims=True)
+        ctx.save(out)
+        ctx.axis = axis
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        (out,) = ctx.saved
+        return out * (g - sum_over(g * out, ctx.axis, True)), None
+
+
+class LogSoftmax(Op):
+    name = "log_softmax"
+
+    @staticmethod
+    def forward(ctx, x, axis):
+        out = _shifted(x, axis)
+        out -= np.log(np.exp(out).sum(axis=axis, keepdims=True))
+        ctx.save(out)
+        ctx.axis = axis
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        (out,) = ctx.saved
+        return g - exp(out) * sum_over(g, ctx.axis, True), None
+
+
+def _sigmoid(x):
+    """1 / (1 + e^-x); where e^-x is infinite the result is rightly 0."""
+    with np.errstate(over="ignore"):
+        out = np.asarray(np.exp(np.negative(x)))
+    out += 1
+    return np.reciprocal(out, out=out)
+
+
+def _gelu_inner(x):
+    return math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+
+
+def _shifted(x, axis):
+    """x minus its maximum along the axis, so that no exponential overflows; -inf everywhere gives NaN, as it should."""
+    if x.size == 0:
+        return np.array(x)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x - x.max(axis=axis, keepdims=True))
+
+
+# -- public functions --------------------------------------------------------------------------------------------------
+
+
+def relu(input, inplace=False):
+    """max(x, 0)."""
+    return ReLU.apply(array("relu", "input", input))
+
+
+def relu6(input, inplace=False):
+    """min(max(x, 0), 6)."""
+    return ReLU6.apply(array("relu6", "input", input))
+
+
+def leaky_relu(input, negative_slope=0.01, inplace=False):
+    """x where positive, negative_slope * x elsewhere."""
+    return LeakyReLU.apply(floating("leaky_relu", "input", input), negative_slope)
+
+
+def prelu(input, weight):
+    """x where positive, weight * x elsewhere. `weight` has one element, or one per channel (axis 1)."""
+    floating("prelu", "input", input)
+    same_dtype("prelu", "weight", weight, input)
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.ndim > 1 or weight.size not in (1, channels):
+        raise ValueError(
+            f"prelu: weight must have 1 or {channels} elements for input {input.shape}, got {weight.shape}"
+        )
+    shape = (-1, *[1] * (input.ndim - 2)) if weight.size > 1 else (1,) * min(input.ndim, 1)
+    return PReLU.apply(input, weight.reshape(shape))
+
+
+def elu(input, alpha=1.0, inplace=False):
+    """x where positive, alpha (e^x - 1) elsewhere."""
+    return ELU.apply(floating("elu", "input", input), alpha)
+
+
+def gelu(input, approximate="none"):
+    """x Phi(x): exact, or with approximate="tanh"."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return (GELUTanh if approximate == "tanh" else GELU).apply(floating("gelu", "input", input))
+
+
+def silu(input, inplace=False):
+    """x sigmoid(x)."""
+    return SiLU.apply(floating("silu", "input", input))
+
+
+def hardswish(input, inplace=False):
+    """x relu6(x + 3) / 6."""
+    return Hardswish.apply(floating("hardswish", "input", input))
+
+
+def hardsigmoid(input, inplace=False):
+    """relu6(x + 3) / 6."""
+    return Hardsigmoid.apply(floating("hardsigmoid", "input", input))
+
+
+def mish(input, inplace=False):
+    """x tanh(log(1 + e^x))."""
+    return Mish.apply(floating("mish", "input", input))
+
+
+def sigmoid(input):
+    """1 / (1 + e^-x)."""
+    return Sigmoid.apply(floating("sigmoid", "input", input))
+
+
+def tanh(input):
+    """Hyperbolic tangent."""
+    return _tanh(floating("tanh", "input", input))
+
+
+def softmax(input, dim=None, dtype=None):
+    """e^x divided by its sum along `dim`; computed in `dtype` if given."""
+    return _along(Softmax, input, dim, dtype)
+
+
+def log_softmax(input, dim=None, dtype=None):
+    """Logarithm of the softmax along `dim`."""
+    return _along(LogSoftmax, input, dim, dtype)
+
+
+def _along(op, x, dim, dtype):
+    array(op.name, "input", x)
+    x = floating(op.name, "input", x if dtype is None else cast(x, dtype))
+    if x.ndim == 0:
+        return op.apply(x.reshape(1), _axis(op.name, x.reshape(1), dim)).reshape(())
+    return op.apply(x, _axis(op.name, x, dim))
+
+
+def _axis(op, x, dim):
+    if dim is None:
+        dim = 0 if x.ndim in (1, 3) else 1
+        warnings.warn(f"{op}: dim not given, taking {dim}; name it to be sure", UserWarning, stacklevel=4)
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"{op}: dim {dim} is out of range for input {x.shape} (wanted {-x.ndim} to {x.ndim - 1})")
+    return dim % x.ndim

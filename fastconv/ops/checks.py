@@ -1,0 +1,34 @@
+"""Checks that ops share: what was given, what is wanted."""
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Variable
+
+
+def array(op, name, x) -> Any:
+    """`x` must be an array or a Tensor."""
+    if not isinstance(x, (np.ndarray, Variable)):
+        raise TypeError(f"{op}: {name} must be an array or a Tensor, got {type(x).__name__}")
+    return x
+
+
+def floating(op, name, x) -> Any:
+    """`x` must be a floating-point array or Tensor."""
+    if array(op, name, x).dtype.kind != "f":
+        raise TypeError(f"{op}: {name} must be floating point, got {x.dtype}")
+    return x
+
+
+def same_dtype(op, name, x, like) -> Any:
+    """`x`, an array or Tensor or None, must have the dtype of the input `like`."""
+    if x is not None and array(op, name, x).dtype != like.dtype:
+        raise TypeError(f"{op}: {name} has dtype {x.dtype}, the input has {like.dtype}")
+    return x
+
+
+def probability(op, p):
+    if not 0 <= p <= 1:
+        raise ValueError(f"{op}: p must be from 0 to 1, got {p}")
+    return p

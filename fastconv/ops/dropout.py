@@ -1,0 +1,40 @@
+"""Dropout (Srivastava et al. 2014) and spatial dropout (Tompson et al. 2015, arXiv:1411.4280)."""
+
+import numpy as np
+
+from .._random import generator
+from ..autograd import Op
+from .checks import floating, probability
+
+
+class Dropout(Op):
+    """x times a random mask of 0 and 1 / (1 - p); `shape` broadcasts against x and is what shares one draw."""
+
+    name = "dropout"
+
+    @staticmethod
+    def forward(ctx, x, p, shape):
+        keep = generator().random(shape, np.float32) >= p
+        ctx.mask = keep * x.dtype.type(0 if p == 1 else 1 / (1 - p))
+        return x * ctx.mask
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.mask, None, None
+
+
+def dropout(input, p=0.5, training=True, inplace=False):
+    """Each element becomes 0 with probability p; the others are divided by 1 - p. Nothing happens unless `training`."""
+    floating("dropout", "input", input)
+    probability("dropout", p)
+    return Dropout.apply(input, p, input.shape) if training and p else input
+
+
+def dropout2d(input, p=0.5, training=True, inplace=False):
+    """Whole channels (the first two axes count them) become 0 with probability p; the others are divided by 1 - p."""
+    floating("dropout2d", "input", input)
+    probability("dropout2d", p)
+    if input.ndim < 2:
+        raise ValueError(f"dropout2d: input must have at least 2 dimensions (N, C, ...), got shape {input.shape}")
+    shape = (*input.shape[:2], *[1] * (input.ndim - 2))
+    return Dropout.apply(input, p, shape) if training and p else input

@@ -1,0 +1,120 @@
+"""Padding in all modes. The adjoint of each mode adds what lies in the border to the pixels it was copied from."""
+
+import numpy as np
+
+from ..autograd import Op, cat, flatten, split, stack
+from .checks import array
+
+__all__ = ["cat", "flatten", "pad", "split", "stack"]
+
+
+class Pad(Op):
+    """`pads` has (before, after) per axis of x; negative numbers crop, in mode "constant" only."""
+
+    name = "pad"
+
+    @staticmethod
+    def forward(ctx, x, pads, mode, fill):
+        ctx.shape, ctx.pads, ctx.mode = x.shape, pads, mode
+        if mode == "constant":
+            out = np.full([n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)], fill, x.dtype)
+            source, target = _overlap(pads)
+            out[target] = x[source]
+            return out
+        for axis, (before, after) in enumerate(pads):
+            if before or after:
+                x = x.take(_sources(x.shape[axis], before, after, mode), axis)
+        return x
+
+    @staticmethod
+    def backward(ctx, g):
+        return PadAdjoint.apply(g, ctx.shape, ctx.pads, ctx.mode), None, None, None
+
+
+class PadAdjoint(Op):
+    name = "pad_adjoint"
+
+    @staticmethod
+    def forward(ctx, g, shape, pads, mode):
+        ctx.pads, ctx.mode = pads, mode
+        if mode == "constant":
+            out = np.zeros(shape, g.dtype)
+            source, target = _overlap(pads)
+            out[source] = g[target]
+            return out
+        for axis, (before, after) in enumerate(pads):
+            if before or after:
+                g = _fold(g, axis, before, shape[axis], _sources(shape[axis], before, after, mode))
+        return g
+
+    @staticmethod
+    def backward(ctx, gg):
+        return Pad.apply(gg, ctx.pads, ctx.mode, 0), None, None, None
+
+
+def _overlap(pads):
+    """Slices of the input and of the padded output that hold the same values."""
+    source = tuple(slice(max(-a, 0), -max(-b, 0) or None) for a, b in pads)
+    target = tuple(slice(max(a, 0), -max(b, 0) or None) for a, b in pads)
+    return source, target
+
+
+def _sources(n, before, after, mode):
+    """For each position of the padded axis, the position it copies."""
+    i = np.arange(-before, n + after)
+    if mode == "replicate":
+        return i.clip(0, n - 1)
+    if mode == "circular":
+        return i % n
+    last = n - 1
+    return last - np.abs(last - np.abs(i))
+
+
+def _fold(g, axis, before, n, sources):
+    g = np.moveaxis(g, axis, 0)
+    out = g[before : before + n].copy()
+    for j in (*range(before), *range(before + n, len(g))):
+        out[sources[j]] += g[j]
+    return np.moveaxis(out, 0, axis)
+
+
+def pad(input, pad, mode="constant", value=None):
+    """Grow (or, with negative numbers, crop) the last axes.
+
+    pad: (before, after) of the last axis, then of the one before it, and so on. mode: "constant" (filled with `value`,
+    0 by default), "reflect" (border not repeated; less than the size), "replicate", "circular" (at most the size). The
+    three last modes pad the last 1, 2 or 3 axes of inputs with one or two axes more.
+    """
+    array("pad", "input", input)
+    pad = tuple(int(p) for p in pad)
+    count = len(pad) // 2
+    if len(pad) % 2 or count > input.ndim:
+        raise ValueError(
+            f"pad: wants an even number of at most {2 * input.ndim} values for input {input.shape}, got {pad}"
+        )
+    if mode not in ("constant", "reflect", "replicate", "circular"):
+        raise ValueError(f"pad: mode must be constant, reflect, replicate or circular, got {mode!r}")
+    pairs = [(pad[2 * i], pad[2 * i + 1]) for i in range(count)][::-1]
+    pads = ((0, 0),) * (input.ndim - count) + tuple(pairs)
+    if mode != "constant":
+        if value:
+            raise ValueError(f"pad: mode {mode!r} takes no value, got {value}")
+        _check_border(input.shape, count, pads, mode)
+    elif any(n + a + b < 0 for n, (a, b) in zip(input.shape, pads, strict=True)):
+        raise ValueError(f"pad: {pad} crops more than there is in input {input.shape}")
+    return Pad.apply(input, pads, mode, 0 if value is None else value)
+
+
+def _check_border(shape, count, pads, mode):
+    if not 1 <= count <= 3 or len(shape) - count not in (1, 2):
+        raise ValueError(
+            f"pad: mode {mode!r} pads the last 1, 2 or 3 axes of an input with one or two more; "
+            f"got {count} axes to pad of input {shape}"
+        )
+    for n, (before, after) in zip(shape, pads, strict=True):
+        most = {"reflect": n - 1, "circular": n}.get(mode)
+        if min(before, after) < 0:
+            raise ValueError(f"pad: mode {mode!r} does not crop, got ({before}, {after})")
+        if (before or after) and (n == 0 or (most is not None and max(before, after) > most)):
+            limit = f"at most {most}" if most is not None else "a size above 0"
+            raise ValueError(f"pad: mode {mode!r} wants {limit} along an axis of size {n}, got ({before}, {after})")

@@ -1,0 +1,111 @@
+"""Modules that hold modules, as in torch.nn."""
+
+import itertools
+
+from .module import Module
+
+
+class Identity(Module):
+    """Returns its input; arguments are ignored."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+
+    def forward(self, input):
+        return input
+
+
+class _Indexed(Module):
+    """Modules under the names "0", "1", ...; index, slice, iterate, append, extend, insert."""
+
+    def __len__(self):
+        return len(self._modules)
+
+    def __iter__(self):
+        return iter(self._modules.values())
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self._like(list(self._modules.items())[index])
+        return self._modules[self._name(index)]
+
+    def __setitem__(self, index, module):
+        self.add_module(self._name(index), module)
+
+    def __delitem__(self, index):
+        names = list(self._modules)
+        for name in names[index] if isinstance(index, slice) else [self._name(index)]:
+            del self._modules[name]
+        self._renumber(list(self._modules.values()))
+
+    def _like(self, items):
+        raise NotImplementedError
+
+    def _name(self, index):
+        names = list(self._modules)
+        if not -len(names) <= index < len(names):
+            raise IndexError(f"{type(self).__name__}: index {index} is out of range for {len(names)} modules")
+        return names[index]
+
+    def _renumber(self, modules):
+        self._modules.clear()
+        for i, module in enumerate(modules):
+            self.add_module(str(i), module)
+
+    def append(self, module):
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules):
+        for module in modules:
+            self.append(module)
+        return self
+
+    def insert(self, index, module):
+        modules = list(self)
+        modules.insert(index, module)
+        self._renumber(modules)
+        return self
+
+
+class Sequential(_Indexed):
+    """Applies modules in order. Takes modules, or one dict of name to module."""
+
+    def __init__(self, *args):
+        super().__init__()
+        named = (
+            args[0].items()
+            if len(args) == 1 and isinstance(args[0], dict)
+            else ((str(i), m) for i, m in enumerate(args))
+        )
+        for name, module in named:
+            self.add_module(name, module)
+
+    def _like(self, items):
+        return type(self)(dict(items))
+
+    def forward(self, input):
+        for module in self:
+            input = module(input)
+        return input
+
+
+class ModuleList(_Indexed):
+    """A list of modules, registered. It has no forward: index or iterate it."""
+
+    def __init__(self, modules=None):
+        super().__init__()
+        self.extend(modules or ())
+
+    def _like(self, items):
+        return type(self)([module for _, module in items])
+
+    def _repr_lines(self):
+        """Equal neighbours share a line."""
+        lines, first = [], 0
+        for text, group in itertools.groupby(map(repr, self)):
+            count = len(list(group))
+            last = first + count - 1
+            lines.append(f"({first}): {text}" if count == 1 else f"({first}-{last}): {count} x {text}")
+            first += count
+        return lines

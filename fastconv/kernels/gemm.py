@@ -10,6 +10,14 @@ from .._jit import helper
 from ..simd import fma_loop, store_part, store_tile, zero_tile
 
 
+@helper
+def part_rows(a, part, MR):
+    """The first row of a part and its number of rows: whole register tiles, and the rest in the last part."""
+    tiles = a.rows // MR
+    first = tiles * part // a.parts * MR
+    return first, (a.rows if part == a.parts - 1 else tiles * (part + 1) // a.parts * MR) - first
+
+
 @lru_cache(maxsize=None)
 def make_product(MR, NR, LANES):
     """The product for a register tile of MR rows and NR vectors of LANES columns."""
@@ -39,17 +47,17 @@ def make_panel_product(MR, NR, LANES):
 
     @helper
     def panel_product(a, ai, a_m, rows, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, add):
-        j = 0
-        while j < columns:
-            left = columns - j
-            is_wide = left > (NR - 1) * LANES
-            for m in range(0, rows, MR):
-                top = min(m, rows - MR)  # the last tile overlaps the one before it and skips the rows that are done
-                ma, mc, mo = ai + top * a_m, ci + top * c_m + j, oi + top
-                if is_wide:
-                    wide(a, ma, a_m, b, bi + j, steps, first, last, c, mc, c_m, bias, mo, m - top, left, add)
+        for m in range(0, rows, MR):
+            top = min(m, rows - MR)  # the last tile overlaps the one before it and skips the rows that are done
+            ma, mc, mo = ai + top * a_m, ci + top * c_m, oi + top
+            j = 0
+            while j < columns:
+                left = columns - j
+                if left > (NR - 1) * LANES:
+                    wide(a, ma, a_m, b, bi + j, steps, first, last, c, mc + j, c_m, bias, mo, m - top, left, add)
+                    j += NR * LANES
                 else:
-                    narrow(a, ma, a_m, b, bi + j, steps, first, last, c, mc, c_m, bias, mo, m - top, left, add)
-            j += NR * LANES if is_wide else LANES
+                    narrow(a, ma, a_m, b, bi + j, steps, first, last, c, mc + j, c_m, bias, mo, m - top, left, add)
+                    j += LANES
 
     return panel_product

@@ -53,3 +53,22 @@ def make_pack_row(STEP, LANES):
                 d += 1
 
     return pack_row
+
+
+@helper
+def scatter_rows(a, c, rows, d, h, w, count, y, yi):
+    """y[yi + row*y_plane + place of the grid point] = c[row*pitch + i] for `count` grid points from (d, h, w) on."""
+    for row in range(rows):
+        base, at = yi + row * a.y_plane, row * a.pitch
+        i, dd, hh, ww = 0, d, h, w
+        while i < count:
+            run = min(a.grid_w - ww, count - i)
+            place = base + dd * a.y_d + hh * a.y_h + ww * a.y_w
+            for j in range(run):
+                y[place + j * a.y_w] = c[at + i + j]
+            i += run
+            ww = 0
+            hh += 1
+            if hh == a.grid_h:
+                hh = 0
+                dd += 1

@@ -1,0 +1,203 @@
+"""The forward pass and the data gradient of convolution as gathers, whatever algorithm then computes them.
+
+A gather computes, for every point p of a grid,  y[row, place(p)] = sum over channels c and taps t of w[row, c, t] * x[c, p*step + offset(t)].
+The forward pass is one.  The data gradient is one with the taps turned round; with stride s the input pixels fall into residue classes, each a
+gather over its own taps and without multiplications by zero (Dumoulin and Visin, arXiv 1603.07285, section 4).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import driver
+from .._jit import TileBody
+from ..driver import Row
+
+NANOSECONDS_PER_FLOP = 1 / 100
+PACK_CYCLES = 5  # to copy one vector of patches, next to one cycle for each vector multiplication
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """Sizes as (d, h, w); taps: rows (offset d, h, w, index in the weights); y_*: where grid point (d, h, w) lies in an output plane."""
+
+    dtype: str
+    images: int
+    groups: int
+    rows: int
+    channels: int
+    source: tuple
+    grid: tuple
+    step: tuple
+    taps: np.ndarray
+    w_row: int
+    w_channel: int
+    y_plane: int
+    y_first: int
+    y_d: int
+    y_h: int
+    y_w: int
+
+    @property
+    def pixels(self):
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def contiguous(self):
+        """Whether the grid points lie side by side in the output."""
+        return (self.y_d, self.y_h, self.y_w) == (self.grid[1] * self.grid[2], self.grid[2], 1)
+
+    @property
+    def work(self):
+        """Nanoseconds of the multiplications alone."""
+        multiplications = self.images * self.groups * self.rows * self.pixels * self.channels * len(self.taps)
+        return 2 * multiplications * NANOSECONDS_PER_FLOP
+
+    def numbers(self):
+        """The fields that the blocks of all gathers share."""
+        names = ("xd", "xh", "xw", "grid_d", "grid_h", "grid_w", "sd", "sh", "sw")
+        return {
+            **dict(zip(names, self.source + self.grid + self.step, strict=True)),
+            **{name: getattr(self, name) for name in ("groups", "rows", "channels", "w_row", "w_channel", "y_plane")},
+            **{name: getattr(self, name) for name in ("y_first", "y_d", "y_h", "y_w")},
+            "direct": int(self.contiguous),
+        }
+
+
+GATHER_NUMBERS = (
+    "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels w_row w_channel y_plane y_first y_d y_h y_w direct parts "
+)
+
+
+def axis_taps(kernel, stride, padding, dilation, size, grid, residue=None):
+    """(tap, offset) along one axis, without taps that only ever see padding; with a residue, those of its class of the data gradient."""
+    taps = []
+    for k in range(kernel):
+        offset, step = k * dilation - padding, stride
+        if residue is not None:
+            if (residue - offset) % stride:
+                continue
+            offset, step = (residue - offset) // stride, 1
+        if offset < size and offset + (grid - 1) * step >= 0:
+            taps.append((k, offset))
+    return taps
+
+
+def tap_table(spec, axes):
+    """Rows (offset d, h, w, index of the tap in the weights) for the taps of three axes."""
+    rows = [
+        (od, oh, ow, (kd * spec.kh + kh) * spec.kw + kw)
+        for (kd, od), (kh, oh), (kw, ow) in product(*axes)
+    ]
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def _axes(spec):
+    kernel, stride = (spec.kd, spec.kh, spec.kw), (spec.sd, spec.sh, spec.sw)
+    return kernel, stride, (spec.pd, spec.ph, spec.pw), (spec.dd, spec.dh, spec.dw)
+
+
+def _is_empty(gather):
+    return 0 in (gather.images, gather.groups, gather.rows, gather.channels, gather.pixels, len(gather.taps))
+
+
+@lru_cache(maxsize=1024)
+def forward_gathers(spec):
+    """The gathers of the forward pass: one, or none where the output is the bias alone."""
+    source, grid = (spec.id, spec.ih, spec.iw), (spec.od, spec.oh, spec.ow)
+    axes = [axis_taps(*axis) for axis in zip(*_axes(spec), source, grid, strict=True)]
+    gather = Gather(
+        *(spec.dtype, spec.n, spec.g, spec.ocg, spec.icg, source, grid, (spec.sd, spec.sh, spec.sw), tap_table(spec, axes)),
+        *(spec.icg * spec.taps, spec.taps, spec.out_pixels, 0, spec.oh * spec.ow, spec.ow, 1),
+    )
+    return () if _is_empty(gather) else (gather,)
+
+
+@lru_cache(maxsize=1024)
+def data_gathers(spec):
+    """The gathers of the data gradient: one for each residue class of input pixels that touches an output at all."""
+    stride, size = (spec.sd, spec.sh, spec.sw), (spec.id, spec.ih, spec.iw)
+    source, gathers = (spec.od, spec.oh, spec.ow), []
+    for residue in product(*(range(min(s, i)) for s, i in zip(stride, size, strict=True))):
+        grid = tuple(-(-(i - r) // s) for i, r, s in zip(size, residue, stride, strict=True))
+        axes = [axis_taps(*axis) for axis in zip(*_axes(spec), source, grid, residue, strict=True)]
+        gather = Gather(
+            *(spec.dtype, spec.n, spec.g, spec.icg, spec.ocg, source, grid, (1, 1, 1), tap_table(spec, axes)),
+            *(spec.taps, spec.icg * spec.taps, spec.in_pixels, (residue[0] * spec.ih + residue[1]) * spec.iw + residue[2]),
+            *(spec.sd * spec.ih * spec.iw, spec.sh * spec.iw, spec.sw),
+        )
+        if not _is_empty(gather):
+            gathers.append(gather)
+    return tuple(gathers)
+
+
+class Plan(NamedTuple):
+    """A gather's row but for its buffers; tables: arrays of whole numbers by buffer name."""
+
+    body: TileBody
+    tiles: int
+    numbers: dict
+    tables: dict
+    work: float
+    scratch: int
+
+
+def _row(plan, x, w, bias, y):
+    values = {"x": x, "w": w, "bias": bias, "y": y, **plan.tables, **plan.numbers}
+    return Row(plan.body, plan.tiles, values, plan.work, plan.scratch)
+
+
+@lru_cache(maxsize=1024)
+def zeros(size, dtype):
+    return np.zeros(size, dtype)
+
+
+@lru_cache(maxsize=1024)
+def _plans(plan, gathers, spec, threads):
+    return tuple(plan(gather, threads) for gather in gathers(spec))
+
+
+def emit_forward(plan, spec, buffers):
+    """The rows of the forward pass by an algorithm's `plan(gather, threads)`."""
+    bias = buffers.get("b")
+    if bias is None:
+        bias = zeros(spec.oc, spec.dtype)
+    plans = _plans(plan, forward_gathers, spec, driver.get_num_threads())
+    if not plans:
+        buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels)[...] = bias[:, None]
+    return tuple(_row(plan, buffers["x"], buffers["w"], bias, buffers["y"]) for plan in plans)
+
+
+def emit_data(plan, spec, buffers):
+    """The rows of the data gradient by an algorithm's `plan(gather, threads)`."""
+    plans = _plans(plan, data_gathers, spec, driver.get_num_threads())
+    if len(plans) < spec.sd * spec.sh * spec.sw:
+        buffers["gx"][...] = 0  # some input pixels touch no output
+    bias = zeros(spec.ic, spec.dtype)
+    return tuple(_row(plan, buffers["gy"], buffers["w"], bias, buffers["gx"]) for plan in plans)
+
+
+# ---- what the plans of all algorithms need
+
+
+def split(size, most):
+    """How many parts a size is split into so that none is larger than `most`."""
+    return max(1, -(-size // most))
+
+
+def column_step(step):
+    """The STEP of the packing kernels for a column step."""
+    return step if step in (1, 2) else 0
+
+
+def balanced(vectors, most):
+    """Vectors of a register tile: as many as `most` allows, but such that tiles of this width leave little over."""
+    return split(vectors, split(vectors, most))
+
+
+def parts_for(rows, height, tiles, threads):
+    """In how many parts the rows are computed, so that there are tiles for all threads."""
+    return max(1, min(rows // height, split(2 * threads, tiles))) if threads > 1 and tiles < 2 * threads else 1

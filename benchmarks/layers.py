@@ -1,7 +1,7 @@
 """The layers that are measured: one row of shapes/layers.csv is one Case.
 
-A Case knows its operands (seeded), the fastconv call of each pass, its arithmetic and its memory traffic.  It imports fastconv only
-when a call is asked for, so that the worker of a library in another environment can read the same rows with NumPy alone.
+A Case knows its operands (seeded), the fastconv call of each pass, its arithmetic and its memory traffic.  It imports
+fastconv only when a call is asked for, so that a worker in another environment can read the same rows with NumPy alone.
 """
 
 import csv
@@ -19,7 +19,7 @@ PASSES = ("fwd", "bwd_data", "bwd_weights")
 WEIGHTED = ("conv", "conv_transpose", "deform_conv", "adder")  # the kinds of op that have weights and count in GFLOP/s
 
 
-class NotThereYet(Exception):
+class MissingError(Exception):
     """fastconv does not have the function, layer or gradient that a row needs."""
 
 
@@ -97,7 +97,10 @@ class Case:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of input x, output (and its gradient) gy, and, where there are any, weights w and offsets."""
-        shapes = {"x": (self.batch, self.in_channels, *self.size), "gy": (self.batch, self.out_channels, *self.out_size)}
+        shapes = {
+            "x": (self.batch, self.in_channels, *self.size),
+            "gy": (self.batch, self.out_channels, *self.out_size),
+        }
         if self.kind == "conv_transpose":
             shapes["w"] = (self.in_channels, self.out_channels // self.groups, *self.kernel)
         elif self.kind in WEIGHTED:
@@ -141,16 +144,16 @@ class Case:
         return arrays
 
     def functional(self, which: str, arrays: dict[str, np.ndarray]) -> Callable[[], object]:
-        """The call of fastconv.functional for one pass; raises NotThereYet naming what is missing.
+        """The call of fastconv.functional for one pass; raises MissingError naming what is missing.
 
-        Gradients of convolutions are the functions conv2d_input and conv2d_weight; every other op is run forward once here, and
-        the call is its backward pass.
+        Gradients of convolutions are the functions conv2d_input and conv2d_weight; every other op is run forward once
+        here, and the call is its backward pass.
         """
         import fastconv
         from fastconv import functional as F
 
         if which == "fwd":
-            return functools.partial(self.forward, F, **arrays)
+            return self.bind(F, **arrays)
         if self.kind == "conv":
             settings = (self.stride, self.padding, self.dilation, self.groups)
             if which == "bwd_data":
@@ -160,7 +163,7 @@ class Case:
             return lambda: call(arrays["x"], self.shapes["w"], arrays["gy"], *settings)
         wanted = "x" if which == "bwd_data" else "w"
         tensor = _attribute(fastconv, "Tensor")(arrays[wanted], requires_grad=True)
-        output = self.forward(F, **{**arrays, wanted: tensor})
+        output = self.bind(F, **{**arrays, wanted: tensor})()
 
         def backward() -> np.ndarray:
             tensor.grad = None
@@ -169,28 +172,28 @@ class Case:
 
         return backward
 
-    def forward(self, F: ModuleType, x, gy=None, w=None, offset=None):
-        """This layer by the functions of F (fastconv.functional, or any module with torch's names); gy is not used."""
-        function = _attribute(F, self.op)
+    def bind(self, F: ModuleType, x, gy=None, w=None, offset=None) -> Callable[[], object]:
+        """The forward call, with its arguments, of F: a module with torch's names; gy is not used."""
+        call = functools.partial(_attribute(F, self.op), x)
         if self.kind == "conv":
-            return function(x, w, None, self.stride, self.padding, self.dilation, self.groups)
+            return functools.partial(call, w, None, self.stride, self.padding, self.dilation, self.groups)
         if self.kind == "conv_transpose":
-            return function(x, w, None, self.stride, self.padding, 0, self.groups, self.dilation)
+            return functools.partial(call, w, None, self.stride, self.padding, 0, self.groups, self.dilation)
         if self.kind == "deform_conv":
-            return function(x, offset, w, None, self.stride, self.padding, self.dilation)
+            return functools.partial(call, offset, w, None, self.stride, self.padding, self.dilation)
         if self.kind == "adder":
-            return function(x, w, stride=self.stride, padding=self.padding)
+            return functools.partial(call, w, stride=self.stride, padding=self.padding)
         if self.kind in ("max_pool", "avg_pool"):
-            return function(x, self.kernel, self.stride, self.padding)
-        return function(x, self.kernel)  # adaptive pools and shifts
+            return functools.partial(call, self.kernel, self.stride, self.padding)
+        return functools.partial(call, self.kernel)  # adaptive pools and shifts
 
     def layer(self, arrays: dict[str, np.ndarray]) -> Callable[[np.ndarray], object]:
-        """The layer of fastconv.nn in evaluation mode with the case's weights; raises NotThereYet."""
+        """The layer of fastconv.nn in evaluation mode with the case's weights; raises MissingError."""
         from fastconv import nn
 
         make = _attribute(nn, "".join(part.capitalize() for part in self.op.split("_")))
         if self.kind == "deform_conv":
-            raise NotThereYet("nn.DeformConv2d predicts its own offsets")
+            raise MissingError("nn.DeformConv2d predicts its own offsets")
         if "w" in arrays:
             settings = {"stride": self.stride, "padding": self.padding}
             if self.kind != "adder":
@@ -206,7 +209,7 @@ class Case:
 
 def _attribute(module: ModuleType, name: str):
     if not hasattr(module, name):
-        raise NotThereYet(f"{module.__name__.rpartition('.')[2]}.{name}")
+        raise MissingError(f"{module.__name__.rpartition('.')[2]}.{name}")
     return getattr(module, name)
 
 

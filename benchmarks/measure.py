@@ -11,11 +11,11 @@ SHORTEST = 5e-4  # seconds: quicker calls are repeated within one sample, so tha
 MOST_LOOPS = 50
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """A library cannot run a case; the message says what it lacks."""
 
 
-class WrongResult(Exception):
+class WrongResultError(Exception):
     """A library computes something else than the layer that was asked for."""
 
 
@@ -47,8 +47,8 @@ class Candidate:
 def interleave(candidates: Mapping[str, Candidate], repeat: int) -> dict[str, list[float]]:
     """Seconds per call of every candidate in each of `repeat` rounds.
 
-    In a round every candidate has one turn: an untimed call that brings its data to the caches and wakes its threads, the timed calls,
-    and a pause until its threads have stopped spinning.  The order rotates from round to round.
+    In a round every candidate has one turn: an untimed call that brings its data to the caches and wakes its threads,
+    the timed calls, and a pause until its threads have stopped spinning.  The order rotates from round to round.
     """
     loops = {name: _loops(candidate) for name, candidate in candidates.items()}
     samples = {name: [] for name in candidates}
@@ -81,10 +81,10 @@ def ratio(samples: list[float], base: list[float]) -> float:
 
 
 def check(output: np.ndarray, want: np.ndarray, limit: float) -> float:
-    """Largest error relative to the RMS of `want`; raises WrongResult beyond `limit` or where shapes differ."""
+    """Largest error relative to the RMS of `want`; raises WrongResultError beyond `limit` or where shapes differ."""
     if output.shape != want.shape:
-        raise WrongResult(f"output has shape {output.shape}, expected {want.shape}")
+        raise WrongResultError(f"output has shape {output.shape}, expected {want.shape}")
     error = float(np.abs(output - want).max() / np.sqrt(np.mean(np.square(want, dtype=np.float64))))
     if not error <= limit:
-        raise WrongResult(f"output differs by {error:.1e} of its RMS")
+        raise WrongResultError(f"output differs by {error:.1e} of its RMS")
     return error

@@ -2,9 +2,9 @@
 
     python benchmarks/peak.py
 
-Arithmetic: the register tile that fastconv's kernels are built on, fed from the first-level cache.  Bandwidth: z = x + 3 y on arrays
-that no cache holds, counted as in STREAM (McCalpin 1995): two reads and one write per element, no traffic for fetching what is overwritten.
-Both take the best of several short runs, since other work on the machine can only slow a run down.
+Arithmetic: the register tile that fastconv's kernels are built on, fed from the first-level cache.  Bandwidth: z = x
++ 3 y on arrays that no cache holds, counted as in STREAM (McCalpin 1995): two reads and one write per element, no traffic for
+fetching what is overwritten.  Both take the best of several short runs, since other work can only slow a run down.
 """
 
 import time
@@ -95,7 +95,7 @@ def _best(row: driver.Row, runs: int) -> float:
     return min(seconds)
 
 
-def measure_gflops(threads: int, rounds: int = 500, runs: int = 30) -> float:
+def measure_gflops(threads: int, rounds: int = 500, runs: int = 100) -> float:
     """Multiply-adds of register tiles, in GFLOP/s; a run takes a few milliseconds."""
     MR, NR = isa.tile(8)
     width, tiles = NR * lanes(np.float32), 8 * threads
@@ -125,6 +125,11 @@ def measure_gbytes(threads: int, elements: int = ELEMENTS, runs: int = 8) -> flo
 def measure(threads: int) -> Peak:
     """Both limits for a thread count; takes about a second."""
     return Peak(threads, measure_gflops(threads), measure_gbytes(threads))
+
+
+def best(one: Peak, other: Peak) -> Peak:
+    """Of two measurements the higher values: what else runs on the machine can only lower them."""
+    return Peak(one.threads, max(one.gflops, other.gflops), max(one.gbytes, other.gbytes))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""ncnn in float32; runs inside worker.py.  Nets are written directly, as a text of one layer and the bytes of its weights.
+"""ncnn in float32; runs inside worker.py.
 
-Parameter numbers are those of ncnn's operator list (docs/developer-guide/operators.md).
+Nets are written directly, as a text of one layer and the bytes of its weights.  Parameter numbers are those of ncnn's
+operator list (docs/developer-guide/operators.md).
 """
 
 import tempfile
@@ -10,7 +11,7 @@ import ncnn
 import numpy as np
 
 from ..layers import Case
-from ..measure import Candidate, Unsupported
+from ..measure import Candidate, UnsupportedError
 
 NAMES = ("ncnn",)
 LAYERS = {
@@ -35,7 +36,7 @@ def versions() -> dict[str, str]:
 def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], threads: int) -> Candidate:
     """A net of one layer; it has no batches, so images are run one after the other, as its users do."""
     if which != "fwd":
-        raise Unsupported("no gradients")
+        raise UnsupportedError("no gradients")
     net = _load(case, arrays, threads)
     names = [key for key in ("x", "offset") if key in arrays]
     images = [{key: ncnn.Mat(arrays[key][n]).clone() for key in names} for n in range(case.batch)]  # a Mat only borrows
@@ -54,7 +55,7 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
 
 def _load(case: Case, arrays: dict[str, np.ndarray], threads: int) -> ncnn.Net:
     if case.kind not in LAYERS:
-        raise Unsupported(f"no layer for {case.op}")
+        raise UnsupportedError(f"no layer for {case.op}")
     net = ncnn.Net()
     net.opt.num_threads = threads
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
@@ -64,7 +65,7 @@ def _load(case: Case, arrays: dict[str, np.ndarray], threads: int) -> ncnn.Net:
         text.write_text(_text(case), encoding="ascii")
         weights.write_bytes(_weights(case, arrays["w"]) if "w" in arrays else b"")
         if net.load_param(str(text)) or net.load_model(str(weights)):
-            raise Unsupported("it refuses the layer")
+            raise UnsupportedError("it refuses the layer")
     return net
 
 
@@ -96,7 +97,8 @@ def _pool_numbers(case: Case) -> dict[int, int]:
     if case.kind == "adaptive_avg_pool":
         return {0: 1, 7: 1, **_spread((8, 18, 28), case.kernel)}
     numbers = {0: int(case.kind == "avg_pool"), 5: 1, 6: 1, **_spread(KERNEL, case.kernel)}
-    return numbers | _spread(POOL_STRIDE, case.stride) | _spread(POOL_BEFORE, case.padding) | _spread(POOL_AFTER, case.padding)
+    numbers |= _spread(POOL_STRIDE, case.stride)
+    return numbers | _spread(POOL_BEFORE, case.padding) | _spread(POOL_AFTER, case.padding)
 
 
 def _weights(case: Case, w: np.ndarray) -> bytes:

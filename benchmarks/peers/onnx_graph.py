@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from ..layers import Case
-from ..measure import Unsupported
+from ..measure import UnsupportedError
 
 OPERATORS = {
     "conv": "Conv",
@@ -21,7 +21,7 @@ IR_VERSION = 9
 def model_bytes(case: Case, arrays: dict[str, np.ndarray]) -> bytes:
     """A serialised model from input x (and offset) to output y, with the case's weights inside."""
     if case.kind not in OPERATORS or (case.kind == "adaptive_avg_pool" and set(case.kernel) != {1}):
-        raise Unsupported(f"no ONNX operator for {case.op}")
+        raise UnsupportedError(f"no ONNX operator for {case.op}")
     weights = [numpy_helper.from_array(arrays["w"], "w")] if "w" in arrays else []
     operands = ["x", *(["w"] if weights else []), *(["offset"] if "offset" in arrays else [])]
     node = helper.make_node(OPERATORS[case.kind], operands, ["y"], **_attributes(case))

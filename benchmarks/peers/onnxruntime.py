@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ..layers import Case
-from ..measure import Candidate, Unsupported
+from ..measure import Candidate, UnsupportedError
 from .onnx_graph import model_bytes
 
 NAMES = ("onnxruntime",)
@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
 def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], threads: int) -> Candidate:
     """A session of one node, called as users call it."""
     if which != "fwd":
-        raise Unsupported("no gradients")
+        raise UnsupportedError("no gradients")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -27,6 +27,6 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception classes are not public
-        raise Unsupported(str(error).splitlines()[0]) from None
+        raise UnsupportedError(str(error).splitlines()[0]) from None
     feeds = {value.name: arrays[value.name] for value in session.get_inputs()}
     return Candidate(lambda: session.run(None, feeds), lambda outputs: outputs[0])

@@ -5,7 +5,7 @@ import openvino as ov
 from openvino import opset8
 
 from ..layers import Case
-from ..measure import Candidate, Unsupported
+from ..measure import Candidate, UnsupportedError
 from .onnx_graph import model_bytes
 
 NAMES = ("openvino",)
@@ -20,14 +20,14 @@ def versions() -> dict[str, str]:
 def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], threads: int) -> Candidate:
     """A compiled model of one node; its input is the caller's memory, its output memory is its own and is reused."""
     if which != "fwd":
-        raise Unsupported("no gradients")
+        raise UnsupportedError("no gradients")
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     core = ov.Core()
     model = _deformable(case, arrays) if case.kind == "deform_conv" else core.read_model(model_bytes(case, arrays))
     try:
         request = core.compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
-        raise Unsupported(str(error).strip().splitlines()[-1]) from None
+        raise UnsupportedError(str(error).strip().splitlines()[-1]) from None
     for value in request.model_inputs:
         request.set_tensor(value, ov.Tensor(arrays[value.any_name], shared_memory=True))
     return Candidate(request.infer, lambda _: request.get_output_tensor().data.copy())

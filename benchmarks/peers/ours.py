@@ -1,4 +1,4 @@
-"""fastconv itself: the function, which may have to pack its weights in every call, and the layer, which packs them once."""
+"""fastconv itself: the function, which may have to pack weights in every call, and the layer, which packs them once."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -8,8 +8,8 @@ import numpy as np
 from fastconv import driver
 from fastconv.simd import isa
 
-from ..layers import Case, NotThereYet
-from ..measure import Candidate, Unsupported
+from ..layers import Case, MissingError
+from ..measure import Candidate, UnsupportedError
 
 NAMES = ("fastconv", "fastconv_layer")
 SPIN = 0.015
@@ -31,8 +31,8 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
         if name == "fastconv":
             return Candidate(case.functional(which, arrays))
         if which != "fwd":
-            raise Unsupported("gradients are timed as functions")
+            raise UnsupportedError("gradients are timed as functions")
         layer = case.layer(arrays)
-    except NotThereYet as error:
-        raise Unsupported(f"{error} is not there yet") from None
+    except MissingError as error:
+        raise UnsupportedError(f"{error} is not there yet") from None
     return Candidate(lambda: layer(arrays["x"]))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..layers import Case, NotThereYet
-from ..measure import Candidate, Unsupported
+from ..layers import Case, MissingError
+from ..measure import Candidate, UnsupportedError
 
 NAMES = ("pytorch", "pytorch_channels_last")
 SPIN = 0.015
@@ -25,7 +25,7 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     if name == "pytorch_channels_last":
         if case.ndim not in LAYOUTS:
-            raise Unsupported("no channels_last in one dimension")
+            raise UnsupportedError("no channels_last in one dimension")
         tensors = {key: tensor.contiguous(memory_format=LAYOUTS[case.ndim]) for key, tensor in tensors.items()}
     run = _forward(case, tensors) if which == "fwd" else _backward(case, which, tensors)
     return Candidate(run, lambda tensor: tensor.detach().contiguous().numpy())
@@ -39,12 +39,11 @@ def _forward(case: Case, tensors: dict[str, torch.Tensor]):
         try:
             from torchvision import ops as functions
         except ImportError:
-            raise Unsupported("needs torchvision") from None
+            raise UnsupportedError("needs torchvision") from None
     try:
-        case.forward(functions, **tensors)
-    except NotThereYet as error:
-        raise Unsupported(f"no {error}") from None
-    return functools.partial(case.forward, functions, **tensors)
+        return case.bind(functions, **tensors)
+    except MissingError as error:
+        raise UnsupportedError(f"no {error}") from None
 
 
 def _adder(case: Case, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -63,7 +62,7 @@ def _backward(case: Case, which: str, tensors: dict[str, torch.Tensor]):
         gradients = torch.ops.aten.convolution_backward
         return lambda: gradients(tensors["gy"], tensors["x"], tensors["w"], None, *settings)[mask.index(True)]
     if case.kind == "adder":
-        raise Unsupported("another gradient (the sign)")
+        raise UnsupportedError("another gradient (the sign)")
     wanted = tensors["x" if which == "bwd_data" else "w"].requires_grad_()
     output = _forward(case, tensors)()
     return lambda: torch.autograd.grad(output, wanted, tensors["gy"], retain_graph=True)[0]

@@ -1,7 +1,7 @@
-"""Libraries that live in another Python environment: each is driven through a worker process that sleeps until it is asked.
+"""Libraries that live in another Python environment, each behind a worker process that sleeps until it is asked.
 
-The worker (worker.py) blocks on its standard input while others are timed, and measures its calls itself, so that the messages
-between the processes are not counted.
+The worker (worker.py) blocks on its standard input while others are timed, and measures its calls itself, so that the
+messages between the processes are not counted.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..layers import Case
-from ..measure import Candidate, Unsupported
+from ..measure import Candidate, UnsupportedError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,7 @@ class Remote:
         try:
             self._worker = subprocess.Popen(self._command, cwd=ROOT, env=environment, **pipes)
             return self.ask("versions")
-        except (OSError, Unsupported) as error:
+        except (OSError, UnsupportedError) as error:
             self.close()
             raise ImportError(str(error)) from None
 
@@ -48,9 +48,9 @@ class Remote:
         return _RemoteCandidate(self)
 
     def ask(self, request: str, *arguments):
-        """Send one request and wait for its answer; Unsupported carries what the worker objects to."""
+        """Send one request and wait for its answer; UnsupportedError carries what the worker objects to."""
         if self._worker is None:
-            raise Unsupported("its worker process has ended")
+            raise UnsupportedError("its worker process has ended")
         try:
             pickle.dump((request, arguments), self._worker.stdin)
             self._worker.stdin.flush()
@@ -58,9 +58,9 @@ class Remote:
         except (EOFError, BrokenPipeError):
             code = self._worker.wait()
             self.close()
-            raise Unsupported(f"its worker process ended with exit code {code}") from None
+            raise UnsupportedError(f"its worker process ended with exit code {code}") from None
         if not accepted:
-            raise Unsupported(answer)
+            raise UnsupportedError(answer)
         return answer
 
     def close(self) -> None:

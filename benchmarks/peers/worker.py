@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers.worker ncnn
 
-A request is a pickled (name, arguments), an answer a pickled (True, result) or (False, reason).  Arrays travel as (shape, bytes), so
-that the two environments may have different versions of NumPy.
+A request is a pickled (name, arguments), an answer a pickled (True, result) or (False, reason).  Arrays travel as
+(shape, bytes), so that the two environments may have different versions of NumPy.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from ..layers import Case
-from ..measure import Candidate, Unsupported
+from ..measure import Candidate, UnsupportedError
 
 
 class Service:
@@ -49,7 +49,7 @@ def serve(service: Service, requests, answers) -> None:
             return
         try:
             answer = True, getattr(service, request)(*arguments)
-        except (ImportError, Unsupported) as error:
+        except (ImportError, UnsupportedError) as error:
             answer = False, str(error)
         except Exception as error:
             answer = False, f"{type(error).__name__}: {error}"

@@ -2,8 +2,8 @@
 
     python benchmarks/peak.py
 
-Arithmetic: the register tile that fastconv's kernels are built on, fed from the first-level cache.  Bandwidth: z = x
-+ 3 y on arrays that no cache holds, counted as in STREAM (McCalpin 1995): two reads and one write per element, no traffic for
+Arithmetic: the register tile that fastconv's kernels are built on, fed from the first-level cache.  Bandwidth: x + 3 y
+on arrays that no cache holds, counted as in STREAM (McCalpin 1995): two reads and one write per element, no traffic for
 fetching what is overwritten.  Both take the best of several short runs, since other work can only slow a run down.
 """
 

@@ -117,13 +117,13 @@ def markdown(results: dict) -> str:
     about.append(f"Threading layer of fastconv: {results['threading layer']}.")
     for peak in results["peak"]:
         about.append(
-            f"Measured peak, {peak['threads']} threads: {peak['gflops']:.0f} GFLOP/s, {peak['gbytes']:.0f} GB/s."
+            f"Measured peak, {_threads(peak['threads'])}: {peak['gflops']:.0f} GFLOP/s, {peak['gbytes']:.0f} GB/s."
         )
     about += [f"Absent: {name} ({reason})." for name, reason in results["absent"].items()]
     about.append(
         "Speeds are effective rates: the arithmetic of direct convolution, or each operand's bytes once, by the median "
-        "time. 'to best peer' and 'to PyTorch': the peer's time over ours, the median over the rounds; above 1 fastconv is "
-        "ahead. Data that stays in the caches can exceed the memory bandwidth."
+        "time. 'to best peer', 'to PyTorch': the peer's time over ours, median of the rounds; above 1 fastconv leads. "
+        "Data that stays in the caches can exceed the memory bandwidth."
     )
     parts = ["# fastconv and its peers", "\n".join(f"- {line}" for line in about)]
     for which, threads, rows in sections(results):

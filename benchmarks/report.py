@@ -183,7 +183,7 @@ def plot(results: dict, path: Path) -> None:
 def _panel(axis, rows: list[dict]) -> None:
     import matplotlib.ticker as ticker
 
-    axis.axvline(1, color="0.0", linewidth=1.2, zorder=1)
+    axis.axvline(1, color="0.0", linewidth=1.2, zorder=1, label="fastconv")
     for name, (marker, shade) in MARKS.items():
         points = [(row["ratios"].get(best_of_ours(row), {}) | _own(row), place) for place, row in enumerate(rows)]
         points = [(ratios[name], place) for ratios, place in points if name in ratios]
@@ -192,7 +192,7 @@ def _panel(axis, rows: list[dict]) -> None:
                 "marker": marker,
                 "c": shade,
                 "edgecolors": None if marker == "|" else "0.0",
-                "s": 30,
+                "s": 80 if marker == "|" else 30,
                 "linewidths": 0.9,
             }
             axis.scatter(*zip(*points, strict=True), label=TITLES[name], zorder=3, **style)

@@ -23,8 +23,33 @@ def end_inside(offset, step, size, grid):
 
 
 @lru_cache(maxsize=None)
+def make_copy_run(STEP, LANES):
+    """Copying of a run of one row for column step STEP (1 or 2; 0 for any, by gathering)."""
+
+    @helper
+    def copy_run(x, source, step, first, end, count, panel, at):
+        """panel[at + j] = x[source + j*step] for first <= j < end, 0 for the other j < count; up to LANES-1 values more are overwritten."""
+        for v in range(0, count, LANES):
+            if STEP == 1 and first <= v and v + LANES <= end:
+                value = load_vector(x, source + v)
+            else:
+                value = load_window(x, source + v * step, step, first - v, end - v, STEP)
+            store_vector(value, panel, at + v)
+
+    return copy_run
+
+
+@helper
+def zero_run(count, panel, at, LANES):
+    """panel[at + j] = 0 for j < count; up to LANES-1 values more are overwritten."""
+    for v in range(0, count, LANES):
+        zero_vector(panel, at + v)
+
+
+@lru_cache(maxsize=None)
 def make_pack_row(STEP, LANES):
-    """Packing for column step STEP (1 or 2; 0 for any, by gathering)."""
+    """Packing for column step STEP."""
+    copy_run = make_copy_run(STEP, LANES)
 
     @helper
     def pack_row(a, x, plane, off_d, off_h, off_w, d, h, w, count, panel, row):
@@ -36,15 +61,9 @@ def make_pack_row(STEP, LANES):
             di, hi = d * a.sd + off_d, h * a.sh + off_h
             if 0 <= di < a.xd and 0 <= hi < a.xh:
                 source = plane + (di * a.xh + hi) * a.xw + off_w + w * a.sw
-                for v in range(0, run, LANES):
-                    if STEP == 1 and first <= w + v and w + v + LANES <= end:
-                        value = load_vector(x, source + v)
-                    else:
-                        value = load_window(x, source + v * a.sw, a.sw, first - w - v, end - w - v, STEP)
-                    store_vector(value, panel, row + at + v)
+                copy_run(x, source, a.sw, first - w, end - w, run, panel, row + at)
             else:
-                for v in range(0, run, LANES):
-                    zero_vector(panel, row + at + v)
+                zero_run(run, panel, row + at, LANES)
             at += run
             w = 0
             h += 1

@@ -15,7 +15,7 @@ from .._registry import select
 from ..autograd import sum as add_up
 from ..autograd.op import Op, value
 from ..driver import launch
-from ..kernels import implicit_gemm  # noqa: F401  (registers its implementations)
+from ..kernels import direct, implicit_gemm  # noqa: F401  (they register their implementations)
 from ..specs import conv_spec
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))

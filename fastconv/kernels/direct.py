@@ -1,0 +1,243 @@
+"""Direct convolution on copied rows: each input row is copied once, padding included, and every tap is a shifted view of the copy.
+
+Where packed patches copy each value once per tap, this copies it once: the choice for few output channels and for wide images.  With a stride
+the rows and columns of the copy are split by phase, so that a tap's values lie side by side.  One row of output pixels is one product; a width
+that fills its last vector badly speaks for packed patches, which run on over the ends of rows.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from .._jit import Block, helper, tile_body
+from .._registry import Impl, implements
+from ..simd import array_at, fields, isa, lanes
+from .gathers import GATHER_NUMBERS, PACK_CYCLES, Plan
+from .gathers import balanced, column_step, data_gathers, emit_data, emit_forward, forward_gathers, parts_for, split
+from .gemm import make_panel_product, part_rows
+from .patches import end_inside, first_inside, make_copy_run, zero_run
+
+DirectBlock = Block(
+    "DirectBlock",
+    {"x": None, "w": None, "bias": None, "y": None, "phases": "i8", "steps": "i8", "scratch": None},
+    GATHER_NUMBERS
+    + "row_blocks column_blocks block_channels taps_count phases_count row_first row_span column_first copy_rows copy_pitch out_pitch",
+)
+
+
+@lru_cache(maxsize=None)
+def make_copy_rows(STEP, LANES):
+    """Copying the input rows under a block of output rows for column step STEP."""
+    copy_run = make_copy_run(STEP, LANES)
+
+    @helper
+    def copy_rows(a, x, planes, channels, phases, d, h, rows, w, width, panel):
+        """panel[c, phase, r, j] = x[c, d*sd + off_d, (h + row_first + r)*sh + phase_h, (w + column_first + j)*sw + phase_w], 0 outside."""
+        at = 0
+        for c in range(channels):
+            for phase in range(0, 3 * a.phases_count, 3):
+                depth = d * a.sd + phases[phase]
+                offset = (w + a.column_first) * a.sw + phases[phase + 2]
+                first, end = first_inside(offset, a.sw), end_inside(offset, a.sw, a.xw, width)
+                for r in range(rows):
+                    row = (h + a.row_first + r) * a.sh + phases[phase + 1]
+                    if 0 <= depth < a.xd and 0 <= row < a.xh:
+                        source = planes + ((c * a.xd + depth) * a.xh + row) * a.xw + offset
+                        copy_run(x, source, a.sw, first, end, width, panel, at + r * a.copy_pitch)
+                    else:
+                        zero_run(width, panel, at + r * a.copy_pitch, LANES)
+                at += a.copy_rows * a.copy_pitch
+
+    return copy_rows
+
+
+@lru_cache(maxsize=None)
+def make_direct(dtype, MR, NR, STEP):
+    """The kernel for a register tile of MR x NR vectors and a column step (0: any)."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    panel_product, copy_rows = make_panel_product(MR, NR, LANES), make_copy_rows(STEP, LANES)
+
+    @helper
+    def spread_rows(a, c, rows, height, count, y, yi):
+        """y[yi + row*y_plane + h*y_h + j*y_w] = c[(h*rows + row)*out_pitch + j]."""
+        for h in range(height):
+            for row in range(rows):
+                place, at = yi + row * a.y_plane + h * a.y_h, (h * rows + row) * a.out_pitch
+                for j in range(count):
+                    y[place + j * a.y_w] = c[at + j]
+
+    @tile_body(DirectBlock, dtype)
+    def conv_gather_direct(block, tile, worker):
+        """Tile: (image, group, plane of the grid, block of its rows, block of its columns, part of the output channels)."""
+        a = fields(block)
+        x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
+        bias, steps = array_at(a.bias, a.bias_size, KIND), array_at(a.steps, a.steps_size, "i8")
+        phases = array_at(a.phases, a.phases_size, "i8")
+        scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        c = scratch[a.block_channels * a.phases_count * a.copy_rows * a.copy_pitch + (NR + 1) * LANES :]
+
+        part, rest = tile % a.parts, tile // a.parts
+        column_block, rest = rest % a.column_blocks, rest // a.column_blocks
+        row_block, rest = rest % a.row_blocks, rest // a.row_blocks
+        d, image_group = rest % a.grid_d, rest // a.grid_d
+        group = image_group % a.groups
+        h = a.grid_h * row_block // a.row_blocks
+        height = a.grid_h * (row_block + 1) // a.row_blocks - h
+        vectors = (a.grid_w + LANES - 1) // LANES
+        first = vectors * column_block // a.column_blocks * LANES
+        count = min(a.grid_w, vectors * (column_block + 1) // a.column_blocks * LANES) - first
+        row, rows = part_rows(a, part, MR)
+        w_first = group * (a.w_size // a.groups) + row * a.w_row
+        bias_first = group * a.rows + row
+        y_first = (image_group * a.rows + row) * a.y_plane + a.y_first + d * a.y_d + h * a.y_h + first * a.y_w
+        width = count + a.copy_pitch - a.out_pitch
+        for c0 in range(0, a.channels, a.block_channels):
+            channels = min(a.block_channels, a.channels - c0)
+            planes = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
+            copy_rows(a, x, planes, channels, phases, d, h, height + a.row_span, first, width, scratch)
+            wa, last, add = w_first + c0 * a.w_channel, channels * a.taps_count, c0 > 0
+            for r in range(height):
+                bi = r * a.copy_pitch
+                if a.direct:
+                    panel_product(
+                        *(w, wa, a.w_row, rows, scratch, bi, count, steps, 0, last),
+                        *(y, y_first + r * a.y_h, a.y_plane, bias, bias_first, add),
+                    )
+                else:
+                    panel_product(
+                        *(w, wa, a.w_row, rows, scratch, bi, count, steps, 0, last),
+                        *(c, r * rows * a.out_pitch, a.out_pitch, bias, bias_first, add),
+                    )
+        if not a.direct:
+            spread_rows(a, c, rows, height, count, y, y_first)
+
+    return conv_gather_direct
+
+
+# ---- programs
+
+BLOCK_K = 256  # terms of one sum; neighbouring taps share their lines of the copy, so more of them fit a first-level cache
+MOST_TAPS = 512
+COPY_BYTES = 1 << 17  # of one tile's copy: an eighth of a second-level cache of 1 MB
+OUT_BYTES = 1 << 17  # of the rows that a tile keeps until they are spread over a strided output
+COLUMN_VECTORS = 64  # vectors of one product row at most
+
+
+def _phases(gather):
+    """The phases (offset d, phase h, phase w), for each tap (phase, row, column) in units of steps, and the least row and column."""
+    rows, row_phase = np.divmod(gather.taps[:, 1], gather.step[1])
+    columns, column_phase = np.divmod(gather.taps[:, 2], gather.step[2])
+    keys = list(zip(gather.taps[:, 0].tolist(), row_phase.tolist(), column_phase.tolist(), strict=True))
+    phases = sorted(set(keys))
+    return phases, np.array([phases.index(key) for key in keys]), rows - rows.min(), columns - columns.min(), rows.min(), columns.min()
+
+
+def _sizes(gather, threads):
+    """(block of channels, blocks of rows, blocks of columns, part count) of a gather."""
+    LANES, itemsize = lanes(gather.dtype), np.dtype(gather.dtype).itemsize
+    phases, _, rows, columns, _, _ = _phases(gather)
+    channels = min(gather.channels, max(1, BLOCK_K // len(gather.taps)))
+    column_blocks = split(split(gather.grid[2], LANES), COLUMN_VECTORS)
+    width = split(split(gather.grid[2], LANES), column_blocks) * LANES + int(columns.max())
+    row_bytes = channels * len(phases) * width * itemsize
+    height = max(1, COPY_BYTES // row_bytes - int(rows.max()))
+    if not gather.contiguous:
+        height = min(height, max(1, OUT_BYTES // (gather.rows * width * itemsize)))
+    row_blocks = split(gather.grid[1], height)
+    planes = gather.images * gather.groups * gather.grid[0] * column_blocks
+    if threads > 1 and planes * row_blocks < 2 * threads:
+        row_blocks = min(gather.grid[1], split(2 * threads, planes))
+    parts = parts_for(gather.rows, isa.tile(gather.rows)[0], planes * row_blocks, threads)
+    return channels, row_blocks, column_blocks, parts
+
+
+def gather_plan(gather, threads):
+    """The plan of a gather by direct products on copied rows."""
+    LANES = lanes(gather.dtype)
+    MR, NR = isa.tile(gather.rows)
+    channels, row_blocks, column_blocks, parts = _sizes(gather, threads)
+    phases, phase, row, column, row_first, column_first = _phases(gather)
+    height = split(gather.grid[1], row_blocks)
+    out_pitch = split(split(gather.grid[2], LANES), column_blocks) * LANES
+    copy_pitch, copy_rows = out_pitch + int(column.max()), height + int(row.max())
+    taps = len(gather.taps)
+    tap_steps = (phase * copy_rows + row) * copy_pitch + column
+    channel = np.arange(channels)[:, None]
+    steps = np.stack(
+        [
+            (channel * gather.w_channel + gather.taps[:, 3]).ravel(),
+            (channel * (len(phases) * copy_rows * copy_pitch) + tap_steps).ravel(),
+        ],
+        axis=1,
+    ).ravel()
+    numbers = {
+        **gather.numbers(),
+        **{"parts": parts, "row_blocks": row_blocks, "column_blocks": column_blocks, "block_channels": channels},
+        **{"taps_count": taps, "phases_count": len(phases), "row_first": int(row_first), "row_span": int(row.max())},
+        **{"column_first": int(column_first), "copy_rows": copy_rows, "copy_pitch": copy_pitch, "out_pitch": out_pitch},
+    }
+    NR = balanced(out_pitch // LANES, NR)
+    scratch = channels * len(phases) * copy_rows * copy_pitch + (NR + 2) * LANES
+    if not gather.contiguous:
+        scratch += height * gather.rows * out_pitch
+    body = make_direct(gather.dtype, MR, NR, column_step(gather.step[2]))
+    tiles = gather.images * gather.groups * gather.grid[0] * row_blocks * column_blocks * parts
+    return Plan(body, tiles, numbers, {"phases": np.array(phases, np.int64).ravel(), "steps": steps}, gather.work, scratch)
+
+
+def _refusal(gathers):
+    if not gathers:
+        return "needs taps that see the image"
+    most = max(len(gather.taps) for gather in gathers)
+    if most > MOST_TAPS:
+        return f"needs at most {MOST_TAPS} taps in a gather, has {most}"
+    return None
+
+
+def _cost(gathers):
+    """The multiplications, with the lanes that each row's last vector wastes, the copies, and one call for each row of a register tile."""
+    total = 0
+    for gather in gathers:
+        LANES, (MR, NR) = lanes(gather.dtype), isa.tile(gather.rows)
+        channels, row_blocks, _, _ = _sizes(gather, 1)
+        phases, _, rows, _, _, _ = _phases(gather)
+        height = split(gather.grid[1], row_blocks)
+        waste = split(gather.grid[2], LANES) * LANES / gather.grid[2]
+        copies = PACK_CYCLES * len(phases) * (1 + int(rows.max()) / height) / (len(gather.taps) * gather.rows)
+        calls = 20 / (min(MR * NR, 24) * min(channels, gather.channels) * len(gather.taps))
+        total += gather.work * waste * (1 + copies + calls)
+    return total
+
+
+@implements("conv.fwd", rank=40)
+class ConvForward(Impl):
+    name = "conv_fwd_direct"
+
+    @staticmethod
+    def when(spec):
+        return _refusal(forward_gathers(spec))
+
+    @staticmethod
+    def cost(spec):
+        return _cost(forward_gathers(spec))
+
+    @staticmethod
+    def emit(spec, buffers):
+        return emit_forward(gather_plan, spec, buffers)
+
+
+@implements("conv.bwd_data", rank=40)
+class ConvBackwardData(Impl):
+    name = "conv_bwd_data_direct"
+
+    @staticmethod
+    def when(spec):
+        return _refusal(data_gathers(spec))
+
+    @staticmethod
+    def cost(spec):
+        return _cost(data_gathers(spec))
+
+    @staticmethod
+    def emit(spec, buffers):
+        return emit_data(gather_plan, spec, buffers)

@@ -14,7 +14,7 @@ from .._registry import Impl, implements
 from ..simd import array_at, fields, isa, lanes
 from .gathers import GATHER_NUMBERS, PACK_CYCLES, Plan
 from .gathers import balanced, column_step, data_gathers, emit_data, emit_forward, forward_gathers, parts_for, split
-from .gemm import make_panel_product, part_rows
+from .gemm import make_strip_product, part_rows
 from .patches import end_inside, first_inside, make_copy_run, zero_run
 
 DirectBlock = Block(
@@ -55,7 +55,7 @@ def make_copy_rows(STEP, LANES):
 def make_direct(dtype, MR, NR, STEP):
     """The kernel for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    panel_product, copy_rows = make_panel_product(MR, NR, LANES), make_copy_rows(STEP, LANES)
+    strip_product, copy_rows = make_strip_product(MR, NR, LANES), make_copy_rows(STEP, LANES)
 
     @helper
     def spread_rows(a, c, rows, height, count, y, yi):
@@ -96,18 +96,19 @@ def make_direct(dtype, MR, NR, STEP):
             planes = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
             copy_rows(a, x, planes, channels, phases, d, h, height + a.row_span, first, width, scratch)
             wa, last, add = w_first + c0 * a.w_channel, channels * a.taps_count, c0 > 0
-            for r in range(height):
-                bi = r * a.copy_pitch
-                if a.direct:
-                    panel_product(
-                        *(w, wa, a.w_row, rows, scratch, bi, count, steps, 0, last),
-                        *(y, y_first + r * a.y_h, a.y_plane, bias, bias_first, add),
-                    )
-                else:
-                    panel_product(
-                        *(w, wa, a.w_row, rows, scratch, bi, count, steps, 0, last),
-                        *(c, r * rows * a.out_pitch, a.out_pitch, bias, bias_first, add),
-                    )
+            for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips the rows that are done
+                top = min(m, rows - MR)
+                for r in range(height):
+                    if a.direct:
+                        strip_product(
+                            *(w, wa + top * a.w_row, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
+                            *(y, y_first + top * a.y_plane + r * a.y_h, a.y_plane, bias, bias_first + top, m - top, add),
+                        )
+                    else:
+                        strip_product(
+                            *(w, wa + top * a.w_row, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
+                            *(c, (r * rows + top) * a.out_pitch, a.out_pitch, bias, bias_first + top, m - top, add),
+                        )
         if not a.direct:
             spread_rows(a, c, rows, height, count, y, y_first)
 
@@ -118,7 +119,7 @@ def make_direct(dtype, MR, NR, STEP):
 
 BLOCK_K = 256  # terms of one sum; neighbouring taps share their lines of the copy, so more of them fit a first-level cache
 MOST_TAPS = 512
-COPY_BYTES = 1 << 17  # of one tile's copy: an eighth of a second-level cache of 1 MB
+COPY_BYTES = 1 << 18  # of one tile's copy: a quarter of a second-level cache of 1 MB
 OUT_BYTES = 1 << 17  # of the rows that a tile keeps until they are spread over a strided output
 COLUMN_VECTORS = 64  # vectors of one product row at most
 

@@ -41,23 +41,37 @@ def make_product(MR, NR, LANES):
 
 
 @lru_cache(maxsize=None)
-def make_panel_product(MR, NR, LANES):
-    """The product of `rows` rows of a and a panel of `columns` columns, tile by tile; the panel's tile stays in the first-level cache."""
+def make_strip_product(MR, NR, LANES):
+    """The product of MR rows of a and a panel of `columns` columns, tile by tile."""
     wide, narrow = make_product(MR, NR, LANES), make_product(MR, 1, LANES)
+
+    @helper
+    def strip_product(a, ai, a_m, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, skip, add):
+        j = 0
+        while j < columns:
+            left = columns - j
+            if left > (NR - 1) * LANES:
+                wide(a, ai, a_m, b, bi + j, steps, first, last, c, ci + j, c_m, bias, oi, skip, left, add)
+                j += NR * LANES
+            else:
+                narrow(a, ai, a_m, b, bi + j, steps, first, last, c, ci + j, c_m, bias, oi, skip, left, add)
+                j += LANES
+
+    return strip_product
+
+
+@lru_cache(maxsize=None)
+def make_panel_product(MR, NR, LANES):
+    """The product of `rows` rows of a and a panel of b, strip by strip: the rows of a stay in the first-level cache, outputs are written in runs."""
+    strip_product = make_strip_product(MR, NR, LANES)
 
     @helper
     def panel_product(a, ai, a_m, rows, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, add):
         for m in range(0, rows, MR):
-            top = min(m, rows - MR)  # the last tile overlaps the one before it and skips the rows that are done
-            ma, mc, mo = ai + top * a_m, ci + top * c_m, oi + top
-            j = 0
-            while j < columns:
-                left = columns - j
-                if left > (NR - 1) * LANES:
-                    wide(a, ma, a_m, b, bi + j, steps, first, last, c, mc + j, c_m, bias, mo, m - top, left, add)
-                    j += NR * LANES
-                else:
-                    narrow(a, ma, a_m, b, bi + j, steps, first, last, c, mc + j, c_m, bias, mo, m - top, left, add)
-                    j += LANES
+            top = min(m, rows - MR)  # the last strip overlaps the one before it and skips the rows that are done
+            strip_product(
+                *(a, ai + top * a_m, a_m, b, bi, columns, steps, first, last),
+                *(c, ci + top * c_m, c_m, bias, oi + top, m - top, add),
+            )
 
     return panel_product

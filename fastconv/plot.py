@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+
+from .autograd import no_grad
 
 STYLE = {"title": 11, "label": 9, "tick": 8, "dpi": 150}
 DIVERGING = "gray"  # negative weights dark, positive ones light, zero mid-grey
@@ -16,49 +17,45 @@ def network_picture(path, model, image, confusion, caption):
     """What a small classifier has learned: first-layer filters, feature maps of one image, the confusion matrix.
 
     path: where the PNG goes; model: an nn.Sequential that begins with Conv2d of one input channel, a norm and ReLU;
-    image: (1, H, W); confusion: (classes, classes); caption: what the image shows and how it was read.
+    image: (1, H, W); confusion: (classes, classes) counts, rows true; caption: what the image is.
     """
     filters = model[0].weight.data[:, 0]
-    maps = np.asarray(model[:3].eval()(image[None]))[0]
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    with no_grad():
+        maps = model[:3].eval()(image[None])[0]
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
-    upper, lower = left.subfigures(2, 1, height_ratios=(1, 1))
+    left, right = figure.subfigures(1, 2, width_ratios=(1.3, 1))
+    upper, lower = left.subfigures(2, 1)
     limit = np.abs(filters).max()
-    _tiles(
-        upper,
-        filters,
-        f"Filters of the first layer ({_size(filters)}; dark -{limit:.2f}, light +{limit:.2f})",
-        DIVERGING,
-        -limit,
-        limit,
-    )
-    _tiles(
-        lower, [image[0], *maps], f"{caption.capitalize()} (first tile), and its {len(maps)} feature maps", INK, 0, None
-    )
+    _title(upper, f"{len(filters)} filters of the first layer (dark -{limit:.2f}, light +{limit:.2f})")
+    _tiles(upper, filters, colours=DIVERGING, low=-limit, high=limit)
+    _title(lower, f"{caption}, and its {len(maps)} feature maps (more is darker)")
+    _tiles(lower, maps, colours=INK, low=0, high=None, first=image[0])
     _confusion(right, confusion)
     figure.savefig(Path(path), dpi=STYLE["dpi"])
 
 
-def _size(images):
-    return "x".join(map(str, images.shape[1:]))
+def _title(figure, text):
+    figure.suptitle(text, fontsize=STYLE["title"])
 
 
-def _tiles(figure, images, title, colours, low, high):
-    """Small images in rows of six or nine, each without axes; `high` None: each scaled to its own maximum."""
-    columns = 9 if len(images) > 16 else 8
-    rows = -(-len(images) // columns)
-    figure.suptitle(title, fontsize=STYLE["title"])
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, image in zip(axes, images, strict=False):
-        axis.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-        axis.add_patch(_frame(image.shape))
+def _tiles(figure, images, *, colours, low, high, first=None):
+    """Small images in two rows; `first` twice as large at the left; `high` None: each is scaled to its own maximum."""
+    columns = -(-len(images) // 2)
+    start = 0 if first is None else 2
+    grid = figure.add_gridspec(2, start + columns)
+    if first is not None:
+        _tile(figure.add_subplot(grid[:, :2]), first, colours, low, high)
+    for i, image in enumerate(images):
+        _tile(figure.add_subplot(grid[i // columns, start + i % columns]), image, colours, low, high)
 
 
-def _frame(shape):
-    return Rectangle((-0.5, -0.5), shape[1], shape[0], fill=False, edgecolor="0.5", linewidth=0.8)
+def _tile(axis, image, colours, low, high):
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_color("0.5")
+    axis.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
 
 
 def _confusion(figure, confusion):
@@ -73,9 +70,7 @@ def _confusion(figure, confusion):
     classes = range(len(confusion))
     axis.set_xticks(classes, classes, fontsize=STYLE["tick"])
     axis.set_yticks(classes, classes, fontsize=STYLE["tick"])
-    axis.set_xlabel("predicted", fontsize=STYLE["label"])
+    axis.set_xlabel("predicted (number of images; shade: share of the row)", fontsize=STYLE["label"])
     axis.set_ylabel("true", fontsize=STYLE["label"])
-    right = 100 * np.trace(confusion) / confusion.sum()
-    axis.set_title(
-        f"Held-out images: {right:.2f} % right (counts; shade is the share of a row)", fontsize=STYLE["title"]
-    )
+    right, total = np.trace(confusion), confusion.sum()
+    _title(figure, f"{100 * right / total:.2f} % of {total} held-out images right")

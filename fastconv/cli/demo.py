@@ -29,7 +29,6 @@ def run(args):
     from ..plot import network_picture
 
     path = result.folder / "demo.png"
-    network_picture(
-        path, result.model, test[0][0], result.confusion, f"digit {test[1][0]}, read as {result.predicted[0]}"
-    )
+    caption = f"A digit {test[1][0]}, read as {result.predicted[0]}"
+    network_picture(path, result.model, test[0][0], result.confusion, caption)
     print(f"picture      {path}")

@@ -1,1 +1,41 @@
 """Convolution and pooling on the CPU at the hardware's limit, forward and backward, from Numba and NumPy alone."""
+
+from . import functional, nn, optim
+from ._config import batch_invariant
+from ._memory import release as release_memory
+from ._random import manual_seed
+from .autograd import (
+    Tensor,
+    enable_grad,
+    from_dlpack,
+    grad,
+    gradcheck,
+    gradgradcheck,
+    is_grad_enabled,
+    no_grad,
+)
+from .driver import get_num_threads, set_num_threads
+from .state import load_state, save_state
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Tensor",
+    "batch_invariant",
+    "enable_grad",
+    "from_dlpack",
+    "functional",
+    "get_num_threads",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "is_grad_enabled",
+    "load_state",
+    "manual_seed",
+    "nn",
+    "no_grad",
+    "optim",
+    "release_memory",
+    "save_state",
+    "set_num_threads",
+]

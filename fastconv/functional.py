@@ -19,6 +19,17 @@ from .ops.activation import silu as silu
 from .ops.activation import softmax as softmax
 from .ops.activation import tanh as tanh
 
+# convolution
+from .ops.conv import conv1d as conv1d
+from .ops.conv import conv1d_input as conv1d_input
+from .ops.conv import conv1d_weight as conv1d_weight
+from .ops.conv import conv2d as conv2d
+from .ops.conv import conv2d_input as conv2d_input
+from .ops.conv import conv2d_weight as conv2d_weight
+from .ops.conv import conv3d as conv3d
+from .ops.conv import conv3d_input as conv3d_input
+from .ops.conv import conv3d_weight as conv3d_weight
+
 # dropout
 from .ops.dropout import dropout as dropout
 from .ops.dropout import dropout2d as dropout2d

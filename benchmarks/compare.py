@@ -138,6 +138,7 @@ def environment(options: argparse.Namespace) -> dict:
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "malloc": {name: os.environ.get(name) for name in MALLOC},
         "repeat": options.repeat,
     }

@@ -114,6 +114,8 @@ def markdown(results: dict) -> str:
         f"{results['cpu']}, {results['date']}, commit {results['commit']}, {results['repeat']} interleaved rounds."
     ]
     about.append("Versions: " + ", ".join(f"{name} {number}" for name, number in results["versions"].items()) + ".")
+    if results["load"] is not None:
+        about.append(f"Load of the machine before the run: {results['load']} (of another process, if far above 0).")
     about.append(f"Threading layer of fastconv: {results['threading layer']}.")
     for peak in results["peak"]:
         about.append(

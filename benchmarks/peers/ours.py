@@ -1,11 +1,9 @@
 """fastconv itself: the function, which may have to pack weights in every call, and the layer, which packs them once."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 import numba
 import numpy as np
 
-from fastconv import driver
+import fastconv
 from fastconv.simd import isa
 
 from ..layers import Case, MissingError
@@ -17,16 +15,13 @@ SPIN = 0.015
 
 def versions() -> dict[str, str]:
     """Versions for the report."""
-    try:
-        own = version("fastconv")
-    except PackageNotFoundError:
-        own = "from the source tree"
-    return {"fastconv": own, "instruction set": isa.name, "numba": numba.__version__, "numpy": np.__version__}
+    own = f"{fastconv.__version__} ({isa.name})"
+    return {"fastconv": own, "numba": numba.__version__, "numpy": np.__version__}
 
 
 def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], threads: int) -> Candidate:
     """The function, or for the forward pass the layer in evaluation mode; to be run under no_grad."""
-    driver.set_num_threads(threads)
+    fastconv.set_num_threads(threads)
     try:
         if name == "fastconv":
             return Candidate(case.functional(which, arrays))

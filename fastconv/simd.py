@@ -403,6 +403,26 @@ def store_part(typing, acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, ADD):
     return types.void(acc, c, types.intp, types.intp, bias, types.intp, types.intp, types.intp, MR, NR, ADD), codegen
 
 
+@operation
+def prefetch_tile(typing, c, ci, c_m, MR, NR):
+    """Ask for the cache lines of c[ci + m*c_m + n*LANES], m < MR, n < NR, to be written soon; an index out of range does no harm."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        place, vec = Place(context, b, c, args[0], args[1]), _vec_of(c)
+        for m in range(mr):
+            for n in range(nr):
+                line = place.vector(b.add(b.mul(args[2], _i64(m)), _i64(n * vec.lanes)), False)
+                line = b.bitcast(line, _i8.as_pointer())
+                _call(b, "llvm.prefetch.p0", ir.VoidType(), line, _i32(1), _i32(3), _i32(1))
+        return context.get_dummy_value()
+
+    return types.void(c, types.intp, types.intp, MR, NR), codegen
+
+
 # ---- single vectors and blocks
 
 

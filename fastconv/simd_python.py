@@ -42,6 +42,10 @@ def fma_loop(acc, a, ai, a_m, b, bi, steps, first, last, mr, nr):
     return acc
 
 
+def prefetch_tile(c, ci, c_m, mr, nr):
+    """Nothing to see: a hint to the processor."""
+
+
 def store_tile(acc, c, ci, c_m, bias, oi, mr, nr, add):
     store_part(acc, c, ci, c_m, bias, oi, 0, nr * LANES, mr, nr, add)
 
@@ -84,3 +88,54 @@ def fetch_add(counters, index, amount):
     before = counters[index]
     counters[index] += amount
     return before
+
+
+# ---- windows; the compiled forms are in `simd_window.py`
+
+
+def _larger(a, b):
+    return np.where((b > a) | np.isnan(b), b, a)
+
+
+def pool_rows(x, xi, x_row, top, bottom, left, right, op, kh, kw, sh, sw, r, edge):
+    fill = x.dtype.type(0 if op == 0 else -np.inf)
+    tile = [np.full(LANES, fill) for _ in range(r)]
+    for m in range(r):
+        for t in range(m * sh, m * sh + kh):
+            for k in range(kw):
+                value = _lanes_inside(x, xi + t * x_row, k, sw, left, right, fill, not edge or top <= t < bottom)
+                tile[m] = tile[m] + value if op == 0 else _larger(tile[m], value)
+    return (*tile, False)
+
+
+def _lanes_inside(x, xi, k, sw, left, right, fill, row_inside):
+    columns = [k + i * sw for i in range(LANES)]
+    return np.array([x[xi + c] if row_inside and left <= c < right else fill for c in columns], x.dtype)
+
+
+def divide_rows(acc, row_counts, ri, column_counts, ci, r):
+    return [acc[m] / (row_counts[ri + m] * _take(column_counts, ci)) for m in range(r)]
+
+
+def store_rows(acc, y, yi, y_row, rows, columns, r, edge):
+    for m in range(min(r, rows) if edge else r):
+        count = min(LANES, columns) if edge else LANES
+        _take(y, yi + m * y_row, count)[:] = acc[m][:count]
+
+
+def argmax_rows(x, xi, x_row, top, bottom, left, right, y, at, yi, y_row, rows, columns, base, kh, kw, sh, sw, r, edge):
+    for m in range(min(r, rows)):
+        for j in range(min(LANES, columns)):
+            best = None
+            for t in range(m * sh, m * sh + kh):
+                for c in range(j * sw, j * sw + kw):
+                    if top <= t < bottom and left <= c < right:
+                        value = x[xi + t * x_row + c]
+                        if best is None or value > best[0] or np.isnan(value):
+                            best = value, base + t * x_row + c
+            y[yi + m * y_row + j], at[yi + m * y_row + j] = best
+
+
+def reduce_run(x, xi, size, op):
+    run = _take(x, xi, size)
+    return run.sum(dtype=x.dtype) if op == 0 else run.max()

@@ -7,7 +7,7 @@ patches, taps in any order, and weights as they lie in memory: only the table di
 from functools import lru_cache
 
 from .._jit import helper
-from ..simd import fma_loop, store_part, store_tile, zero_tile
+from ..simd import fma_loop, prefetch_tile, store_part, store_tile, zero_tile
 
 
 @helper
@@ -26,6 +26,7 @@ def make_product(MR, NR, LANES):
     def product(a, ai, a_m, b, bi, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add):
         """c[ci + m*c_m + j] = sum over first <= k < last of a[ai + m*a_m + steps[k, 0]] * b[bi + steps[k, 1] + j], plus bias[oi + m] or, with
         `add`, plus what c holds; for skip <= m < MR and j < columns."""
+        prefetch_tile(c, ci, c_m, MR, NR)
         acc = fma_loop(zero_tile(b, MR, NR), a, ai, a_m, b, bi, steps, first, last, MR, NR)
         if skip == 0 and columns >= NR * LANES:
             if add:

@@ -96,7 +96,7 @@ class GELU(Module):
 class PReLU(Module):
     """One learned slope, or one per channel."""
 
-    def __init__(self, num_parameters=1, init=0.25, dtype=None):
+    def __init__(self, num_parameters=1, init=0.25, *, dtype=None):
         super().__init__()
         self.num_parameters = num_parameters
         self.weight = Parameter(np.full(num_parameters, init, dtype or np.float32))
@@ -123,6 +123,3 @@ class Softmax(Module):
 class LogSoftmax(Softmax):
     def forward(self, input):
         return F.log_softmax(input, self.dim)
-
-    def extra_repr(self):
-        return ""

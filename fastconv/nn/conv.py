@@ -35,6 +35,7 @@ class _ConvNd(Module):
         groups=1,
         bias=True,
         padding_mode="zeros",
+        *,
         dtype=None,
     ):
         super().__init__()

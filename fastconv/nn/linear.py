@@ -12,7 +12,7 @@ from .module import Module, Parameter
 class Linear(Module):
     """(..., in_features) -> (..., out_features); weight (out_features, in_features), bias (out_features) or None."""
 
-    def __init__(self, in_features, out_features, bias=True, dtype=None):
+    def __init__(self, in_features, out_features, bias=True, *, dtype=None):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(np.empty((out_features, in_features), dtype or np.float32))

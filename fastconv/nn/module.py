@@ -57,8 +57,7 @@ class Module:
         if isinstance(value, (Parameter, Module)):
             if registries[0] is None:
                 raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
-            self._forget(name)
-            (self._parameters if isinstance(value, Parameter) else self._modules)[name] = value
+            self._register(self._parameters if isinstance(value, Parameter) else self._modules, name, value)
             return
         for registry in registries:
             if registry is not None and name in registry:
@@ -77,34 +76,37 @@ class Module:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name):
-        if not self._forget(name):
-            object.__delattr__(self, name)
+        for registry in (self._parameters, self._buffers, self._modules):
+            if name in registry:
+                del registry[name]
+                return
+        object.__delattr__(self, name)
 
     def __dir__(self):
         return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
 
-    def _forget(self, name):
-        found = [d.pop(name, self) for d in (self._parameters, self._buffers, self._modules, self.__dict__)]
-        return any(f is not self for f in found)
+    def _register(self, registry, name, value):
+        """A name is in one place only; one that is replaced keeps its position."""
+        for other in (self._parameters, self._buffers, self._modules, self.__dict__):
+            if other is not registry:
+                other.pop(name, None)
+        registry[name] = value
 
     def register_parameter(self, name, param):
         """Register `param`, a Parameter or None, under `name`."""
-        self._forget(name)
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"parameter {name!r} wants a Parameter or None, got {type(param).__name__}")
-        self._parameters[name] = param
+        self._register(self._parameters, name, param)
 
     def register_buffer(self, name, array):
         """Register `array`, or None, as part of the state that is saved but not trained."""
-        self._forget(name)
-        self._buffers[name] = None if array is None else _buffer(name, array)
+        self._register(self._buffers, name, None if array is None else _buffer(name, array))
 
     def add_module(self, name, module):
         """Register `module` under `name`."""
         if not isinstance(module, Module):
             raise TypeError(f"module {name!r} wants a Module, got {type(module).__name__}")
-        self._forget(name)
-        self._modules[name] = module
+        self._register(self._modules, name, module)
 
     # -- walks -------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ class BatchNorm(Op):
 
     @staticmethod
     def forward(ctx, x, running_mean, running_var, weight, bias, training, momentum, eps):
-        flat = x.reshape(x.shape[0], x.shape[1], -1)
+        flat = _flat(x)
         if training:
             mean, var, out = _batch_statistics(flat)
             _update(running_mean, mean, running_var, var, momentum, flat)
@@ -46,6 +46,11 @@ class BatchNorm(Op):
         rule = _backward_recorded if isinstance(g, Variable) else _backward
         gx, gw, gb = rule(ctx, g, x, weight)
         return gx, None, None, gw, gb, None, None, None
+
+
+def _flat(x):
+    """(N, C, *) as (N, C, L)."""
+    return x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
 
 
 def _batch_statistics(flat):
@@ -75,7 +80,7 @@ def _update(running_mean, mean, running_var, var, momentum, flat):
 
 def _backward(ctx, g, x, weight):
     shape = x.shape
-    g, x = g.reshape(shape[0], shape[1], -1), x.reshape(shape[0], shape[1], -1)
+    g, x = _flat(g), _flat(x)
     n = max(x.shape[0] * x.shape[2], 1)
     sum_g = g.sum(axis=2).sum(axis=0)
     centred = x - ctx.mean[:, None]

@@ -132,7 +132,7 @@ class SGD(Optimizer):
         if momentum:
             v = state.get("momentum_buffer")
             if v is None:
-                v = state["momentum_buffer"] = np.multiply(d, sign)
+                v = state["momentum_buffer"] = np.multiply(d, sign, out=np.empty_like(p))
             else:
                 v *= momentum
                 v += np.multiply(d, sign * (1 - group["dampening"]), out=self._buffer(p, 1))
@@ -149,7 +149,9 @@ class Adam(Optimizer):
 
     _decoupled = False
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *, maximize=False):
+    def __init__(
+        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *, maximize=False
+    ):
         name = type(self).__name__
         _not_negative(name, lr=lr, eps=eps, weight_decay=weight_decay)
         if len(betas) != 2 or not all(0 <= b < 1 for b in betas):

@@ -48,9 +48,8 @@ def load_state(path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"load_state: no file {path}")
     if path.suffix == ".npz":
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            return _read_npz(path)
+        except (ValueError, OSError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
             raise ValueError(f"load_state: {path} is not a readable npz file: {error}") from error
     library = _safetensors()
     try:
@@ -90,3 +89,12 @@ def _write_npz(arrays, path):
         for name, a in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _FIRST_DATE), "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, a, allow_pickle=False)
+
+
+def _read_npz(path):
+    with zipfile.ZipFile(path) as archive:
+        state = {}
+        for name in archive.namelist():
+            with archive.open(name) as entry:
+                state[name.removesuffix(".npy")] = np.lib.format.read_array(entry, allow_pickle=False)
+        return state

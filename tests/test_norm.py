@@ -1,0 +1,88 @@
+"""Batch normalisation: gradients, running statistics, values against torch, bad input."""
+
+import numpy as np
+import pytest
+
+import fastconv.functional as F
+from fastconv.autograd import Tensor
+
+from .check_op import check_op
+
+pytestmark = pytest.mark.smoke
+SHAPES = [(5, 3), (4, 3, 5), (2, 3, 4, 5), (2, 3, 2, 3, 2)]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradients(shape, training, affine, rng):
+    mean, var = rng.standard_normal(3), rng.random(3) + 0.5
+
+    def fn(x, *wb):
+        return F.batch_norm(x, mean.astype(x.dtype), var.astype(x.dtype), *wb, training=training)
+
+    arrays = [rng.standard_normal(shape), rng.standard_normal(3), rng.standard_normal(3)]
+    check_op(fn, *(arrays if affine else arrays[:1]))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("training", [True, False])
+def test_as_in_torch(shape, training, rng):
+    import torch
+
+    x = (rng.standard_normal(shape) * 2 + 5).astype(np.float32)
+    w, b, mean, var = (rng.random(3).astype(np.float32) + 0.5 for _ in range(4))
+    ours = [mean.copy(), var.copy()], [Tensor(a, True) for a in (x, w, b)]
+    theirs = [torch.tensor(mean), torch.tensor(var)], [torch.tensor(a, requires_grad=True) for a in (x, w, b)]
+    got = F.batch_norm(ours[1][0], *ours[0], *ours[1][1:], training, 0.3, 1e-3)
+    want = torch.nn.functional.batch_norm(theirs[1][0], *theirs[0], *theirs[1][1:], training, 0.3, 1e-3)
+    np.testing.assert_allclose(got.detach(), want.detach(), rtol=1e-4, atol=1e-5)
+    for a, t in zip(*(side[0] for side in (ours, theirs)), strict=True):
+        np.testing.assert_allclose(a, t, rtol=1e-5)
+    g = rng.standard_normal(shape).astype(np.float32)
+    got.backward(g)
+    want.backward(torch.tensor(g))
+    for a, t in zip(*(side[1] for side in (ours, theirs)), strict=True):
+        np.testing.assert_allclose(a.grad, t.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_far_from_zero(rng):
+    """Two passes: the variance does not drown in the mean."""
+    x = (rng.standard_normal((64, 2, 100)) + 1000).astype(np.float32)
+    out = F.batch_norm(x, None, None, training=True)
+    np.testing.assert_allclose(out.std(axis=(0, 2)), 1, atol=1e-3)
+
+
+def test_empty_batch():
+    mean, var, w = np.ones(3, np.float32), np.ones(3, np.float32), Tensor(np.ones(3, np.float32), True)
+    for training in (True, False):
+        out = F.batch_norm(np.zeros((0, 3, 4), np.float32), mean, var, w, training=training)
+        assert out.shape == (0, 3, 4)
+        out.sum().backward()
+    assert mean.tolist() == [1, 1, 1] and w.grad.tolist() == [0, 0, 0]
+
+
+def test_bad_input():
+    x, ones = np.ones((2, 3)), np.ones(3)
+    with pytest.raises(ValueError, match=r"more than 1 value per channel, got input shape \(1, 3\)"):
+        F.batch_norm(x[:1], None, None, training=True)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        F.batch_norm(np.ones((1, 3, 1, 1)), None, None, training=True)
+    with pytest.raises(ValueError, match="running_mean and running_var"):
+        F.batch_norm(x, None, None)
+    with pytest.raises(ValueError, match=r"weight must have shape \(3,\).*got \(2,\)"):
+        F.batch_norm(x, ones, ones, np.ones(2))
+    with pytest.raises(ValueError, match=r"running_var must have shape"):
+        F.batch_norm(x, ones, np.ones(4))
+    with pytest.raises(ValueError, match="N, C"):
+        F.batch_norm(ones, ones, ones)
+    with pytest.raises(TypeError, match="weight has dtype float32"):
+        F.batch_norm(x, ones, ones, np.ones(3, np.float32))
+    with pytest.raises(TypeError, match="int64"):
+        F.batch_norm(np.ones((2, 3), np.int64), ones, ones)

@@ -1,0 +1,231 @@
+"""Pooling of planes with small windows in vector registers: maximum with and without positions, and average.
+
+One vector is LANES neighbouring outputs of a row; a block is R output rows of a plane by one vector, so that
+overlapping windows share the input rows they load.  The kernel and the stride are compile-time numbers.
+Tile: a run of row blocks, whatever plane they belong to.  Dense windows only: with padding of at most half the window
+each of them holds a pixel.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from .._jit import Block, tile_body
+from .._registry import Impl, implements
+from ..driver import Row
+from ..simd import array_at, fields, lanes
+from ..simd_window import MAX, MAX_NAN, SUM, argmax_rows, divide_rows, pool_rows, store_rows
+from .window import rows_per_tile
+
+_SIZES = "ih iw oh ow ph pw blocks part"
+MaxBlock = Block("WindowMax", "x y", numbers=_SIZES)
+IndexBlock = Block("WindowArgmax", {"x": None, "y": None, "at": "i8"}, numbers=_SIZES)
+AverageBlock = Block("WindowAverage", "x y row_counts column_counts", numbers=_SIZES)
+
+
+@lru_cache
+def make_window_max(dtype, KH, KW, SH, SW, R):
+    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+    DOWN, FAR = (R - 1) * SH + KH, (KW - 1) // SW * SW + SW * LANES  # input rows and columns that a block loads
+
+    @tile_body(MaxBlock, dtype)
+    def max_pool_fwd_window(block, tile, worker):
+        """y[p, i, j] = max over r, s of x[p, i*SH - ph + r, j*SW - pw + s].  Tile: `part` blocks of R rows."""
+        a = fields(block)
+        x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
+        high = (a.oh + R - 1) // R
+        for n in range(tile * a.part, min((tile + 1) * a.part, a.blocks)):
+            plane, i = n // high, n % high * R
+            row, rows = i * SH - a.ph, a.oh - i
+            whole = row >= 0 and row + DOWN <= a.ih and rows >= R
+            for j in range(0, a.ow, LANES):
+                column, columns = j * SW - a.pw, a.ow - j
+                xi, yi = (plane * a.ih + row) * a.iw + column, (plane * a.oh + i) * a.ow + j
+                if whole and column >= 0 and column + FAR <= a.iw and columns >= LANES:
+                    acc = pool_rows(x, xi, a.iw, 0, 0, 0, 0, MAX, KH, KW, SH, SW, R, 0)
+                    store_rows(acc, y, yi, a.ow, R, LANES, R, 0)
+                else:
+                    acc = pool_rows(x, xi, a.iw, -row, a.ih - row, -column, a.iw - column, MAX, KH, KW, SH, SW, R, 1)
+                    store_rows(acc, y, yi, a.ow, rows, columns, R, 1)
+                if acc[R]:
+                    acc = pool_rows(
+                        x, xi, a.iw, -row, a.ih - row, -column, a.iw - column, MAX_NAN, KH, KW, SH, SW, R, 1
+                    )
+                    store_rows(acc, y, yi, a.ow, rows, columns, R, 1)
+
+    return max_pool_fwd_window
+
+
+@lru_cache
+def make_window_argmax(dtype, KH, KW, SH, SW, R):
+    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+    DOWN, FAR = (R - 1) * SH + KH, (KW - 1) // SW * SW + SW * LANES
+
+    @tile_body(IndexBlock, dtype)
+    def max_pool_fwd_window_indices(block, tile, worker):
+        """y[p, i, j] = the maximum of its window, at[p, i, j] = its position.  Tile: `part` blocks of R rows."""
+        a = fields(block)
+        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i8")
+        high = (a.oh + R - 1) // R
+        for n in range(tile * a.part, min((tile + 1) * a.part, a.blocks)):
+            plane, i = n // high, n % high * R
+            row, rows = i * SH - a.ph, a.oh - i
+            whole = row >= 0 and row + DOWN <= a.ih and rows >= R
+            for j in range(0, a.ow, LANES):
+                column, columns = j * SW - a.pw, a.ow - j
+                base = row * a.iw + column
+                xi, yi = plane * a.ih * a.iw + base, (plane * a.oh + i) * a.ow + j
+                t0, t1, c0, c1 = -row, a.ih - row, -column, a.iw - column
+                if whole and column >= 0 and column + FAR <= a.iw and columns >= LANES:
+                    argmax_rows(x, xi, a.iw, t0, t1, c0, c1, y, at, yi, a.ow, R, LANES, base, KH, KW, SH, SW, R, 0)
+                else:
+                    argmax_rows(x, xi, a.iw, t0, t1, c0, c1, y, at, yi, a.ow, rows, columns, base, KH, KW, SH, SW, R, 1)
+
+    return max_pool_fwd_window_indices
+
+
+@lru_cache
+def make_window_average(dtype, KH, KW, SH, SW, R):
+    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+    DOWN, FAR = (R - 1) * SH + KH, (KW - 1) // SW * SW + SW * LANES
+
+    @tile_body(AverageBlock, dtype)
+    def avg_pool_window(block, tile, worker):
+        """y[p, i, j] = the sum of its window / (row_counts[i] * column_counts[j]).  Tile: `part` blocks of R rows."""
+        a = fields(block)
+        x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
+        row_counts = array_at(a.row_counts, a.row_counts_size, KIND)
+        column_counts = array_at(a.column_counts, a.column_counts_size, KIND)
+        high = (a.oh + R - 1) // R
+        for n in range(tile * a.part, min((tile + 1) * a.part, a.blocks)):
+            plane, i = n // high, n % high * R
+            row, rows = i * SH - a.ph, a.oh - i
+            whole = row >= 0 and row + DOWN <= a.ih and rows >= R
+            for j in range(0, a.ow, LANES):
+                column, columns = j * SW - a.pw, a.ow - j
+                xi, yi = (plane * a.ih + row) * a.iw + column, (plane * a.oh + i) * a.ow + j
+                if whole and column >= 0 and column + FAR <= a.iw and columns >= LANES:
+                    acc = pool_rows(x, xi, a.iw, 0, 0, 0, 0, SUM, KH, KW, SH, SW, R, 0)
+                    store_rows(divide_rows(acc, row_counts, i, column_counts, j, R), y, yi, a.ow, R, LANES, R, 0)
+                else:
+                    acc = pool_rows(x, xi, a.iw, -row, a.ih - row, -column, a.iw - column, SUM, KH, KW, SH, SW, R, 1)
+                    store_rows(divide_rows(acc, row_counts, i, column_counts, j, R), y, yi, a.ow, rows, columns, R, 1)
+
+    return avg_pool_window
+
+
+# ---- implementations
+
+_MOST_TAPS = 225  # beyond it a block is too much code
+
+
+def refusal(spec):
+    """Why the window kernels can't compute a spec."""
+    if spec.id > 1 or spec.kd > 1:
+        return "needs a depth of 1"
+    if (spec.dh, spec.dw) != (1, 1):
+        return "needs dilation 1"
+    if spec.sw > 4 or spec.kh * spec.kw > _MOST_TAPS:
+        return f"needs a stride of at most 4 along the row and at most {_MOST_TAPS} taps"
+    return None
+
+
+def block_rows(kh, kw, sh, oh):
+    """Output rows of a block: more where windows overlap, as long as the code stays short."""
+    wanted = 1 if sh >= kh else 4 if sh == 1 else 2
+    while wanted > 1 and (wanted > oh or ((wanted - 1) * sh + kh) * kw > _MOST_TAPS):
+        wanted //= 2
+    return wanted
+
+
+def block_work(spec, R, per_tap):
+    """Nanoseconds of the blocks across a plane: loads, combinations and stores of each vector."""
+    vectors = -(-spec.ow // lanes(spec.dtype))
+    taps = ((R - 1) * spec.sh + spec.kh) * spec.kw
+    return 4 + vectors * (3 + R + per_tap * taps)
+
+
+def window_row(make, spec, buffers, per_tap):
+    """The row of a program: `make` gives the kernel."""
+    R = block_rows(spec.kh, spec.kw, spec.sh, spec.oh)
+    blocks = spec.planes * -(-spec.oh // R)
+    work = block_work(spec, R, per_tap)
+    part = rows_per_tile(blocks, work)
+    values = {name: getattr(spec, name) for name in ("ih", "iw", "oh", "ow", "ph", "pw")}
+    body = make(spec.dtype, spec.kh, spec.kw, spec.sh, spec.sw, R)
+    return Row(body, -(-blocks // part), {**buffers, **values, "blocks": blocks, "part": part}, blocks * work)
+
+
+def window_cost(spec, per_tap):
+    R = block_rows(spec.kh, spec.kw, spec.sh, spec.oh)
+    return spec.planes * -(-spec.oh // R) * block_work(spec, R, per_tap)
+
+
+@implements("max_pool.fwd", rank=10)
+class WindowMax(Impl):
+    """Planes, small dense windows, values alone."""
+
+    name = "max_pool_fwd_window"
+
+    @staticmethod
+    def when(spec):
+        return "gives no indices" if spec.indices else refusal(spec)
+
+    @staticmethod
+    def cost(spec):
+        return window_cost(spec, 0.6)
+
+    @staticmethod
+    def emit(spec, buffers):
+        return [window_row(make_window_max, spec, {"x": buffers["x"], "y": buffers["y"]}, 0.6)]
+
+
+@implements("max_pool.fwd", rank=11)
+class WindowArgmax(Impl):
+    """Planes, small dense windows, values and positions."""
+
+    name = "max_pool_fwd_window_indices"
+
+    @staticmethod
+    def when(spec):
+        return refusal(spec) if spec.indices else "computes indices that nobody wants"
+
+    @staticmethod
+    def cost(spec):
+        return window_cost(spec, 2.0)
+
+    @staticmethod
+    def emit(spec, buffers):
+        return [window_row(make_window_argmax, spec, {name: buffers[name] for name in ("x", "y", "at")}, 2.0)]
+
+
+@lru_cache(maxsize=256)
+def padded_counts(counts, more, dtype):
+    """Divisors as a read-only array, with ones behind them for what a block reads beyond."""
+    array = np.array(counts + (1,) * more, dtype)
+    array.flags.writeable = False
+    return array
+
+
+@implements("avg_pool.fwd", rank=10)
+class WindowAverage(Impl):
+    """Planes, small windows."""
+
+    name = "avg_pool_fwd_window"
+
+    @staticmethod
+    def when(spec):
+        return refusal(spec)
+
+    @staticmethod
+    def cost(spec):
+        return window_cost(spec, 0.6)
+
+    @staticmethod
+    def emit(spec, buffers):
+        depth, rows, columns = spec.counts()
+        counts = {
+            "row_counts": padded_counts(tuple(depth[0] * count for count in rows), 4, spec.dtype),
+            "column_counts": padded_counts(columns, lanes(spec.dtype), spec.dtype),
+        }
+        return [window_row(make_window_average, spec, {"x": buffers["x"], "y": buffers["y"], **counts}, 0.6)]

@@ -116,7 +116,7 @@ def markdown(results: dict) -> str:
     about.append("Versions: " + ", ".join(f"{name} {number}" for name, number in results["versions"].items()) + ".")
     if results["load"] is not None:
         about.append(f"Load of the machine before the run: {results['load']} (of another process, if far above 0).")
-    about.append(f"Threading layer of fastconv: {results['threading layer']}.")
+    about.append(f"Threading layer of fastconv: {results['threading layer'] or 'not used'}.")
     for peak in results["peak"]:
         about.append(
             f"Measured peak, {_threads(peak['threads'])}: {peak['gflops']:.0f} GFLOP/s, {peak['gbytes']:.0f} GB/s."

@@ -108,6 +108,13 @@ class PoolSpec(_Window):
         """Comparisons or additions of a direct computation, taps in the padding included."""
         return self.planes * self.out_pixels * self.taps
 
+    @property
+    def covers_all(self):
+        """Whether one window covers exactly the image."""
+        kernel, dilation = (self.kd, self.kh, self.kw), (self.dd, self.dh, self.dw)
+        padding, image = (self.pd, self.ph, self.pw), (self.id, self.ih, self.iw)
+        return self.out_pixels == 1 and kernel == image and not any(padding) and max(dilation) == 1
+
     def counts(self):
         """Counted taps of the windows along each dimension: three tuples; an average divides by their products."""
         if self.divisor:
@@ -146,6 +153,22 @@ class AdaptiveSpec(_Window):
     ndim: int
 
     prefix = "adaptive_"
+
+    @cached_property
+    def even(self):
+        """The plain pooling that does the same, where the output's size divides the input's; else None."""
+        image, out = (self.id, self.ih, self.iw), (self.od, self.oh, self.ow)
+        if not all(out) or any(i % o for i, o in zip(image, out, strict=True)):
+            return None
+        window = tuple(i // o for i, o in zip(image, out, strict=True))
+        return PoolSpec(
+            *(self.n, self.c, *image, *out, *window, *window, 0, 0, 0, 1, 1, 1),
+            count_include_pad=True,
+            divisor=0,
+            indices=self.indices,
+            dtype=self.dtype,
+            ndim=self.ndim,
+        )
 
     def flops(self):
         """Comparisons or additions: windows may overlap by one."""

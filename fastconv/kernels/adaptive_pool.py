@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from .._jit import Block, helper, tile_body
-from .._registry import Impl, implements
+from .._registry import Impl, implements, select
 from ..driver import Row
 from ..simd import array_at, fields
 from .max_pool import MaxGather, MaxScatter
@@ -183,6 +183,39 @@ class _Adaptive(Impl):
     @staticmethod
     def cost(spec):
         return spec.planes * spec.od * spec.oh * _forward_work(spec)
+
+
+class _Even(Impl):
+    """The output's size divides the input's: all windows are alike, and a plain pooling computes them."""
+
+    plain: str
+
+    @classmethod
+    def when(cls, spec):
+        return None if spec.even else "needs an input size that the output size divides"
+
+    @classmethod
+    def cost(cls, spec):
+        return select(cls.plain, spec.even).cost(spec.even)
+
+    @classmethod
+    def emit(cls, spec, buffers):
+        return select(cls.plain, spec.even).emit(spec.even, buffers)
+
+
+@implements("adaptive_avg_pool.fwd", rank=10)
+class EvenAverage(_Even):
+    name, plain = "adaptive_avg_pool_fwd_even", "avg_pool.fwd"
+
+
+@implements("adaptive_avg_pool.bwd", rank=10)
+class EvenAverageBackward(_Even):
+    name, plain = "adaptive_avg_pool_bwd_even", "avg_pool.bwd"
+
+
+@implements("adaptive_max_pool.fwd", rank=10)
+class EvenMaximum(_Even):
+    name, plain = "adaptive_max_pool_fwd_even", "max_pool.fwd"
 
 
 @implements("adaptive_avg_pool.fwd", rank=90)

@@ -125,9 +125,14 @@ def make_scatter(dtype):
         for p in range(tile * a.part, min((tile + 1) * a.part, a.planes)):
             plane = big[p * a.big_pixels : (p + 1) * a.big_pixels]
             fill_row(plane, plane.dtype.type(0))
-            for o in range(p * a.small_pixels, (p + 1) * a.small_pixels):
-                if 0 <= at[o] < a.big_pixels:
-                    plane[np.uintp(at[o])] += small[o]
+            where, values = (
+                at[p * a.small_pixels : (p + 1) * a.small_pixels],
+                small[p * a.small_pixels : (p + 1) * a.small_pixels],
+            )
+            for o in range(a.small_pixels):
+                position = np.uintp(where[o])
+                if position < np.uintp(a.big_pixels):
+                    plane[position] += values[o]
 
     return max_pool_bwd_scatter
 

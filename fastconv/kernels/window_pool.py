@@ -6,7 +6,9 @@ Tile: a run of row blocks, whatever plane they belong to.  Dense windows only: w
 each of them holds a pixel.
 """
 
+from dataclasses import replace
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -145,15 +147,22 @@ def block_work(spec, R, per_tap):
     return 4 + vectors * (3 + R + per_tap * taps)
 
 
-def window_row(make, spec, buffers, per_tap):
-    """The row of a program: `make` gives the kernel."""
+@lru_cache(maxsize=1024)
+def _plan(make, spec, per_tap):
+    """(body, tiles, numbers, work) of a row: all but its buffers."""
     R = block_rows(spec.kh, spec.kw, spec.sh, spec.oh)
     blocks = spec.planes * -(-spec.oh // R)
     work = block_work(spec, R, per_tap)
     part = rows_per_tile(blocks, work)
-    values = {name: getattr(spec, name) for name in ("ih", "iw", "oh", "ow", "ph", "pw")}
+    numbers = {name: getattr(spec, name) for name in ("ih", "iw", "oh", "ow", "ph", "pw")}
     body = make(spec.dtype, spec.kh, spec.kw, spec.sh, spec.sw, R)
-    return Row(body, -(-blocks // part), {**buffers, **values, "blocks": blocks, "part": part}, blocks * work)
+    return body, -(-blocks // part), {**numbers, "blocks": blocks, "part": part}, blocks * work
+
+
+def window_row(make, spec, buffers, per_tap):
+    """The row of a program: `make` gives the kernel."""
+    body, tiles, numbers, work = _plan(make, spec, per_tap)
+    return Row(body, tiles, {**buffers, **numbers}, work)
 
 
 def window_cost(spec, per_tap):
@@ -229,3 +238,41 @@ class WindowAverage(Impl):
             "column_counts": padded_counts(columns, lanes(spec.dtype), spec.dtype),
         }
         return [window_row(make_window_average, spec, {"x": buffers["x"], "y": buffers["y"], **counts}, 0.6)]
+
+
+@implements("avg_pool.bwd", rank=10)
+class WindowAverageBackward(Impl):
+    """Stride 1 and one count for all windows: the gradient is the sum of gy over the mirrored windows, divided."""
+
+    name = "avg_pool_bwd_window"
+
+    @staticmethod
+    def when(spec):
+        if (spec.sh, spec.sw) != (1, 1):
+            return "needs stride 1"
+        if any(count != counts[0] for counts in spec.counts() for count in counts):
+            return "needs windows that all count as many taps"
+        return refusal(spec)
+
+    @staticmethod
+    def cost(spec):
+        return window_cost(_mirrored(spec), 0.6)
+
+    @staticmethod
+    def emit(spec, buffers):
+        mirrored, count = _mirrored(spec), prod(counts[0] for counts in spec.counts())
+        counts = {
+            "row_counts": padded_counts((count,) * mirrored.oh, 4, spec.dtype),
+            "column_counts": padded_counts((1,) * mirrored.ow, lanes(spec.dtype), spec.dtype),
+        }
+        return [window_row(make_window_average, mirrored, {"x": buffers["gy"], "y": buffers["gx"], **counts}, 0.6)]
+
+
+@lru_cache(maxsize=256)
+def _mirrored(spec):
+    """The pooling of gy whose sums are the gradient: input and output change places."""
+    return replace(
+        spec,
+        **{"ih": spec.oh, "iw": spec.ow, "oh": spec.ih, "ow": spec.iw},
+        **{"ph": spec.kh - 1 - spec.ph, "pw": spec.kw - 1 - spec.pw},
+    )

@@ -20,6 +20,8 @@ from .ops.activation import softmax as softmax
 from .ops.activation import tanh as tanh
 
 # convolution
+from .ops.adder import adder2d as adder2d
+from .ops.adder import adder_learning_rate as adder_learning_rate
 from .ops.conv import conv1d as conv1d
 from .ops.conv import conv1d_input as conv1d_input
 from .ops.conv import conv1d_weight as conv1d_weight

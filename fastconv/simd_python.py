@@ -139,3 +139,66 @@ def argmax_rows(x, xi, x_row, top, bottom, left, right, y, at, yi, y_row, rows, 
 def reduce_run(x, xi, size, op):
     run = _take(x, xi, size)
     return run.sum(dtype=x.dtype) if op == 0 else run.max()
+
+
+# ---- vector arithmetic; the compiled forms are in `simd_vector.py`
+
+
+def distance_loop(acc, a, ai, a_m, b, bi, steps, first, last, sign, mr, nr):
+    acc = list(acc)
+    for k in range(first, last):
+        for i in range(mr * nr):
+            left, right = a[ai + i // nr * a_m + steps[2 * k]], _take(b, bi + steps[2 * k + 1] + i % nr * LANES)
+            acc[i] = acc[i] + a.dtype.type(sign) * np.abs(left - right)
+    return acc
+
+
+def clipped_loop(acc, x, xi, x_m, a, ai, a_m, b, bi, steps, first, last, mr, nr):
+    acc = list(acc)
+    for k in range(first, last):
+        for i in range(mr * nr):
+            m, n = divmod(i, nr)
+            difference = a[ai + m * a_m + steps[2 * k]] - _take(x, xi + m * x_m + n * LANES)
+            acc[i] = acc[i] + np.clip(difference, -1, 1) * _take(b, bi + steps[2 * k + 1] + n * LANES)
+    return acc
+
+
+def splat_vector(like, value):
+    return np.full(LANES, value, like.dtype)
+
+
+def fma_vector(x, y, z):
+    return x * y + z
+
+
+def add_vector(x, y):
+    return x + y
+
+
+def sub_vector(x, y):
+    return x - y
+
+
+def mul_vector(x, y):
+    return x * y
+
+
+def relu_vector(x):
+    return np.where(x < 0, x.dtype.type(0), x)
+
+
+def step_vector(x):
+    return (x > 0).astype(x.dtype)
+
+
+def exp_vector(x):
+    return np.exp(x)
+
+
+def sum_vector(x):
+    return x.sum(dtype=x.dtype)
+
+
+def store_window(value, y, yi, count):
+    count = max(0, min(LANES, count))
+    _take(y, yi, count)[:] = value[:count]

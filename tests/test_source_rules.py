@@ -15,7 +15,19 @@ MAX_FILE = 500
 MAX_FUNCTION = 60
 
 # Module or folder of the package -> what it may import of the package, besides its own folder.
-_CORE = {"_config", "_jit", "_memory", "_registry", "driver", "packing", "pool_specs", "simd", "simd_window", "specs"}
+_CORE = {
+    "_config",
+    "_jit",
+    "_memory",
+    "_registry",
+    "driver",
+    "packing",
+    "pool_specs",
+    "simd",
+    "simd_vector",
+    "simd_window",
+    "specs",
+}
 ARROWS = {
     "_config": set(),
     "_random": set(),
@@ -28,6 +40,7 @@ ARROWS = {
     "specs": {"_config"},
     "pool_specs": {"_config", "specs"},
     "simd": {"_config", "simd_python"},
+    "simd_vector": {"_config", "simd"},
     "simd_window": {"_config", "simd"},
     "driver": {"_config", "_jit", "_memory", "simd"},
     "autograd": {"_config"},
@@ -42,8 +55,8 @@ ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {
-    "numba": r"(_jit|simd|simd_window|driver)\.py|kernels/cuda/.*",
-    "llvmlite": r"(_jit|simd|simd_window|driver)\.py|kernels/cuda/.*",
+    "numba": r"(_jit|simd|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
+    "llvmlite": r"(_jit|simd|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
     "matplotlib": r"plot\.py",
     "safetensors": r"state\.py",
     "tqdm": r"cli/.*",

@@ -17,6 +17,7 @@ from .activation import (
     Softmax,
     Tanh,
 )
+from .adder import Adder2d
 from .container import Identity, ModuleList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .dropout import Dropout, Dropout2d
@@ -48,6 +49,7 @@ __all__ = [
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "Adder2d",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",

@@ -70,3 +70,9 @@ from .ops.shape import flatten as flatten
 from .ops.shape import pad as pad
 from .ops.shape import split as split
 from .ops.shape import stack as stack
+
+# shift
+from .ops.shift import active_shift2d as active_shift2d
+from .ops.shift import shift2d as shift2d
+from .ops.shift import shift_groups as shift_groups
+from .ops.shift import sparse_shift2d as sparse_shift2d

@@ -39,10 +39,12 @@ from .pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from .shift import ActiveShift2d, Shift2d, SparseShift2d
 
 __all__ = [
     "ELU",
     "GELU",
+    "ActiveShift2d",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
@@ -84,10 +86,12 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "Sequential",
+    "Shift2d",
     "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
+    "SparseShift2d",
     "Tanh",
     "init",
 ]

@@ -144,9 +144,13 @@ def _buffer(row, name):
     array = row.values[name]
     dtype = row.body.block.buffers[name] or row.body.dtype
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        raise TypeError(f"{row.body.name}: {name} must be an array of {dtype}, given {getattr(array, 'dtype', type(array))}")
+        raise TypeError(
+            f"{row.body.name}: {name} must be an array of {dtype}, given {getattr(array, 'dtype', type(array))}"
+        )
     if not (array.flags.c_contiguous and array.flags.aligned):
-        raise ValueError(f"{row.body.name}: {name} must be C-contiguous and aligned; shape {array.shape}, strides {array.strides}")
+        raise ValueError(
+            f"{row.body.name}: {name} must be C-contiguous and aligned; shape {array.shape}, strides {array.strides}"
+        )
     return array.__array_interface__["data"][0], array.size
 
 

@@ -122,7 +122,9 @@ def _conv_padding(op, padding, count, kernel, stride, dilation):
         if padding == "valid":
             return ((0, 0),) * count
         if padding != "same":
-            raise ValueError(f'{op}: padding must be "same", "valid", a whole number or a tuple of {count}, given {padding!r}')
+            raise ValueError(
+                f'{op}: padding must be "same", "valid", a whole number or a tuple of {count}, given {padding!r}'
+            )
         if any(s != 1 for s in stride):
             raise ValueError(f'{op}: padding="same" needs stride 1, given stride {stride}')
         return tuple(_same_padding(1, k, 1, d) for k, d in zip(kernel, dilation, strict=True))
@@ -136,7 +138,9 @@ def _check_channels(op, x_shape, w_shape, bias_shape, groups):
     if groups < 1:
         raise ValueError(f"{op}: groups must be at least 1, given {groups}")
     if oc % groups:
-        raise ValueError(f"{op}: {oc} output channels can't be split into {groups} groups; weight shape {tuple(w_shape)}")
+        raise ValueError(
+            f"{op}: {oc} output channels can't be split into {groups} groups; weight shape {tuple(w_shape)}"
+        )
     if x_shape[1] != icg * groups:
         per_group = f" ({icg} per group x {groups} groups)" if groups > 1 else ""
         raise ValueError(
@@ -166,7 +170,9 @@ def _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation
     _check_channels(op, x_shape, w_shape, bias_shape, groups)
     kernel, size = tuple(w_shape[2:]), tuple(x_shape[2:])
     if min(kernel) < 1:
-        raise ValueError(f"{op}: the kernel must have at least one tap in every dimension, given weight shape {tuple(w_shape)}")
+        raise ValueError(
+            f"{op}: the kernel must have at least one tap in every dimension, given weight shape {tuple(w_shape)}"
+        )
     pads = _conv_padding(op, padding, ndim, kernel, stride, dilation)
     out = []
     for axis, i, k, s, (before, after), d in zip(_AXES[ndim], size, kernel, stride, pads, dilation, strict=True):

@@ -12,43 +12,26 @@ import numpy as np
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..simd import array_at, fields, isa, lanes
-from .gathers import GATHER_NUMBERS, PACK_CYCLES, Plan
-from .gathers import balanced, column_step, data_gathers, emit_data, emit_forward, forward_gathers, parts_for, split
+from .gathers import COPY_NUMBERS, GATHER_NUMBERS, PACK_CYCLES, Plan
+from .gathers import (
+    balanced,
+    column_step,
+    data_gathers,
+    emit_data,
+    emit_forward,
+    forward_gathers,
+    parts_for,
+    phases_of,
+    split,
+)
 from .gemm import make_strip_product, part_rows
-from .patches import end_inside, first_inside, make_copy_run, zero_run
+from .patches import make_copy_rows
 
 DirectBlock = Block(
     "DirectBlock",
     {"x": None, "w": None, "bias": None, "y": None, "phases": "i8", "steps": "i8", "scratch": None},
-    GATHER_NUMBERS
-    + "row_blocks column_blocks block_channels taps_count phases_count row_first row_span column_first copy_rows copy_pitch out_pitch",
+    GATHER_NUMBERS + COPY_NUMBERS + "row_blocks column_blocks block_channels taps_count out_pitch",
 )
-
-
-@lru_cache(maxsize=None)
-def make_copy_rows(STEP, LANES):
-    """Copying the input rows under a block of output rows for column step STEP."""
-    copy_run = make_copy_run(STEP, LANES)
-
-    @helper
-    def copy_rows(a, x, planes, channels, phases, d, h, rows, w, width, panel):
-        """panel[c, phase, r, j] = x[c, d*sd + off_d, (h + row_first + r)*sh + phase_h, (w + column_first + j)*sw + phase_w], 0 outside."""
-        at = 0
-        for c in range(channels):
-            for phase in range(0, 3 * a.phases_count, 3):
-                depth = d * a.sd + phases[phase]
-                offset = (w + a.column_first) * a.sw + phases[phase + 2]
-                first, end = first_inside(offset, a.sw), end_inside(offset, a.sw, a.xw, width)
-                for r in range(rows):
-                    row = (h + a.row_first + r) * a.sh + phases[phase + 1]
-                    if 0 <= depth < a.xd and 0 <= row < a.xh:
-                        source = planes + ((c * a.xd + depth) * a.xh + row) * a.xw + offset
-                        copy_run(x, source, a.sw, first, end, width, panel, at + r * a.copy_pitch)
-                    else:
-                        zero_run(width, panel, at + r * a.copy_pitch, LANES)
-                at += a.copy_rows * a.copy_pitch
-
-    return copy_rows
 
 
 @lru_cache(maxsize=None)
@@ -94,7 +77,7 @@ def make_direct(dtype, MR, NR, STEP):
         for c0 in range(0, a.channels, a.block_channels):
             channels = min(a.block_channels, a.channels - c0)
             planes = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
-            copy_rows(a, x, planes, channels, phases, d, h, height + a.row_span, first, width, scratch)
+            copy_rows(a, x, planes, channels, phases, d, h, height + a.row_span, first, width, scratch, 0)
             wa, last, add = w_first + c0 * a.w_channel, channels * a.taps_count, c0 > 0
             for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips the rows that are done
                 top = min(m, rows - MR)
@@ -102,7 +85,15 @@ def make_direct(dtype, MR, NR, STEP):
                     if a.direct:
                         strip_product(
                             *(w, wa + top * a.w_row, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
-                            *(y, y_first + top * a.y_plane + r * a.y_h, a.y_plane, bias, bias_first + top, m - top, add),
+                            *(
+                                y,
+                                y_first + top * a.y_plane + r * a.y_h,
+                                a.y_plane,
+                                bias,
+                                bias_first + top,
+                                m - top,
+                                add,
+                            ),
                         )
                     else:
                         strip_product(
@@ -117,26 +108,19 @@ def make_direct(dtype, MR, NR, STEP):
 
 # ---- programs
 
-BLOCK_K = 256  # terms of one sum; neighbouring taps share their lines of the copy, so more of them fit a first-level cache
+BLOCK_K = (
+    256  # terms of one sum; neighbouring taps share their lines of the copy, so more of them fit a first-level cache
+)
 MOST_TAPS = 512
 COPY_BYTES = 1 << 18  # of one tile's copy: a quarter of a second-level cache of 1 MB
 OUT_BYTES = 1 << 17  # of the rows that a tile keeps until they are spread over a strided output
 COLUMN_VECTORS = 64  # vectors of one product row at most
 
 
-def _phases(gather):
-    """The phases (offset d, phase h, phase w), for each tap (phase, row, column) in units of steps, and the least row and column."""
-    rows, row_phase = np.divmod(gather.taps[:, 1], gather.step[1])
-    columns, column_phase = np.divmod(gather.taps[:, 2], gather.step[2])
-    keys = list(zip(gather.taps[:, 0].tolist(), row_phase.tolist(), column_phase.tolist(), strict=True))
-    phases = sorted(set(keys))
-    return phases, np.array([phases.index(key) for key in keys]), rows - rows.min(), columns - columns.min(), rows.min(), columns.min()
-
-
 def _sizes(gather, threads):
     """(block of channels, blocks of rows, blocks of columns, part count) of a gather."""
     LANES, itemsize = lanes(gather.dtype), np.dtype(gather.dtype).itemsize
-    phases, _, rows, columns, _, _ = _phases(gather)
+    phases, _, rows, columns, _, _ = phases_of(gather)
     channels = min(gather.channels, max(1, BLOCK_K // len(gather.taps)))
     column_blocks = split(split(gather.grid[2], LANES), COLUMN_VECTORS)
     width = split(split(gather.grid[2], LANES), column_blocks) * LANES + int(columns.max())
@@ -157,7 +141,7 @@ def gather_plan(gather, threads):
     LANES = lanes(gather.dtype)
     MR, NR = isa.tile(gather.rows)
     channels, row_blocks, column_blocks, parts = _sizes(gather, threads)
-    phases, phase, row, column, row_first, column_first = _phases(gather)
+    phases, phase, row, column, row_first, column_first = phases_of(gather)
     height = split(gather.grid[1], row_blocks)
     out_pitch = split(split(gather.grid[2], LANES), column_blocks) * LANES
     copy_pitch, copy_rows = out_pitch + int(column.max()), height + int(row.max())
@@ -183,7 +167,9 @@ def gather_plan(gather, threads):
         scratch += height * gather.rows * out_pitch
     body = make_direct(gather.dtype, MR, NR, column_step(gather.step[2]))
     tiles = gather.images * gather.groups * gather.grid[0] * row_blocks * column_blocks * parts
-    return Plan(body, tiles, numbers, {"phases": np.array(phases, np.int64).ravel(), "steps": steps}, gather.work, scratch)
+    return Plan(
+        body, tiles, numbers, {"phases": np.array(phases, np.int64).ravel(), "steps": steps}, gather.work, scratch
+    )
 
 
 def _refusal(gathers):
@@ -201,7 +187,7 @@ def _cost(gathers):
     for gather in gathers:
         LANES, (MR, NR) = lanes(gather.dtype), isa.tile(gather.rows)
         channels, row_blocks, _, _ = _sizes(gather, 1)
-        phases, _, rows, _, _, _ = _phases(gather)
+        phases, _, rows, _, _, _ = phases_of(gather)
         height = split(gather.grid[1], row_blocks)
         waste = split(gather.grid[2], LANES) * LANES / gather.grid[2]
         copies = PACK_CYCLES * len(phases) * (1 + int(rows.max()) / height) / (len(gather.taps) * gather.rows)

@@ -67,8 +67,11 @@ class Gather:
         }
 
 
-GATHER_NUMBERS = (
-    "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels w_row w_channel y_plane y_first y_d y_h y_w direct parts "
+GATHER_NUMBERS = "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels w_row w_channel y_plane y_first y_d y_h y_w direct parts "
+
+
+COPY_NUMBERS = (
+    "phases_count row_first row_span column_first copy_rows copy_pitch "  # of rows that are copied once, by phase
 )
 
 
@@ -88,10 +91,7 @@ def axis_taps(kernel, stride, padding, dilation, size, grid, residue=None):
 
 def tap_table(spec, axes):
     """Rows (offset d, h, w, index of the tap in the weights) for the taps of three axes."""
-    rows = [
-        (od, oh, ow, (kd * spec.kh + kh) * spec.kw + kw)
-        for (kd, od), (kh, oh), (kw, ow) in product(*axes)
-    ]
+    rows = [(od, oh, ow, (kd * spec.kh + kh) * spec.kw + kw) for (kd, od), (kh, oh), (kw, ow) in product(*axes)]
     return np.array(rows, np.int64).reshape(-1, 4)
 
 
@@ -110,7 +110,17 @@ def forward_gathers(spec):
     source, grid = (spec.id, spec.ih, spec.iw), (spec.od, spec.oh, spec.ow)
     axes = [axis_taps(*axis) for axis in zip(*_axes(spec), source, grid, strict=True)]
     gather = Gather(
-        *(spec.dtype, spec.n, spec.g, spec.ocg, spec.icg, source, grid, (spec.sd, spec.sh, spec.sw), tap_table(spec, axes)),
+        *(
+            spec.dtype,
+            spec.n,
+            spec.g,
+            spec.ocg,
+            spec.icg,
+            source,
+            grid,
+            (spec.sd, spec.sh, spec.sw),
+            tap_table(spec, axes),
+        ),
         *(spec.icg * spec.taps, spec.taps, spec.out_pixels, 0, spec.oh * spec.ow, spec.ow, 1),
     )
     return () if _is_empty(gather) else (gather,)
@@ -126,7 +136,12 @@ def data_gathers(spec):
         axes = [axis_taps(*axis) for axis in zip(*_axes(spec), source, grid, residue, strict=True)]
         gather = Gather(
             *(spec.dtype, spec.n, spec.g, spec.icg, spec.ocg, source, grid, (1, 1, 1), tap_table(spec, axes)),
-            *(spec.taps, spec.icg * spec.taps, spec.in_pixels, (residue[0] * spec.ih + residue[1]) * spec.iw + residue[2]),
+            *(
+                spec.taps,
+                spec.icg * spec.taps,
+                spec.in_pixels,
+                (residue[0] * spec.ih + residue[1]) * spec.iw + residue[2],
+            ),
             *(spec.sd * spec.ih * spec.iw, spec.sh * spec.iw, spec.sw),
         )
         if not _is_empty(gather):
@@ -201,3 +216,19 @@ def balanced(vectors, most):
 def parts_for(rows, height, tiles, threads):
     """In how many parts the rows are computed, so that there are tiles for all threads."""
     return max(1, min(rows // height, split(2 * threads, tiles))) if threads > 1 and tiles < 2 * threads else 1
+
+
+def phases_of(gather):
+    """The phases (offset d, phase h, phase w), for each tap (phase, row, column) in units of steps, and the least row and column."""
+    rows, row_phase = np.divmod(gather.taps[:, 1], gather.step[1])
+    columns, column_phase = np.divmod(gather.taps[:, 2], gather.step[2])
+    keys = list(zip(gather.taps[:, 0].tolist(), row_phase.tolist(), column_phase.tolist(), strict=True))
+    phases = sorted(set(keys))
+    return (
+        phases,
+        np.array([phases.index(key) for key in keys]),
+        rows - rows.min(),
+        columns - columns.min(),
+        rows.min(),
+        columns.min(),
+    )

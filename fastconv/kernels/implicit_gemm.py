@@ -17,7 +17,18 @@ from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, isa, lanes, transpose_block
 from .gathers import GATHER_NUMBERS, NANOSECONDS_PER_FLOP, PACK_CYCLES, Plan
-from .gathers import balanced, column_step, data_gathers, emit_data, emit_forward, forward_gathers, parts_for, split, tap_table, zeros
+from .gathers import (
+    balanced,
+    column_step,
+    data_gathers,
+    emit_data,
+    emit_forward,
+    forward_gathers,
+    parts_for,
+    split,
+    tap_table,
+    zeros,
+)
 from .gemm import make_panel_product, part_rows
 from .patches import make_pack_row, scatter_rows
 

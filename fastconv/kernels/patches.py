@@ -74,6 +74,31 @@ def make_pack_row(STEP, LANES):
     return pack_row
 
 
+@lru_cache(maxsize=None)
+def make_copy_rows(STEP, LANES):
+    """Copying the input rows under a block of output rows for column step STEP."""
+    copy_run = make_copy_run(STEP, LANES)
+
+    @helper
+    def copy_rows(a, x, planes, channels, phases, d, h, rows, w, width, panel, at):
+        """panel[at:] as [c, phase, r, j] = x[c, d*sd + off_d, (h + row_first + r)*sh + phase_h, (w + column_first + j)*sw + phase_w], 0 outside."""
+        for c in range(channels):
+            for phase in range(0, 3 * a.phases_count, 3):
+                depth = d * a.sd + phases[phase]
+                offset = (w + a.column_first) * a.sw + phases[phase + 2]
+                first, end = first_inside(offset, a.sw), end_inside(offset, a.sw, a.xw, width)
+                for r in range(rows):
+                    row = (h + a.row_first + r) * a.sh + phases[phase + 1]
+                    if 0 <= depth < a.xd and 0 <= row < a.xh:
+                        source = planes + ((c * a.xd + depth) * a.xh + row) * a.xw + offset
+                        copy_run(x, source, a.sw, first, end, width, panel, at + r * a.copy_pitch)
+                    else:
+                        zero_run(width, panel, at + r * a.copy_pitch, LANES)
+                at += a.copy_rows * a.copy_pitch
+
+    return copy_rows
+
+
 @helper
 def scatter_rows(a, c, rows, d, h, w, count, y, yi):
     """y[yi + row*y_plane + place of the grid point] = c[row*pitch + i] for `count` grid points from (d, h, w) on."""

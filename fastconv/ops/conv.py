@@ -15,7 +15,7 @@ from .._registry import select
 from ..autograd import sum as add_up
 from ..autograd.op import Op, value
 from ..driver import launch
-from ..kernels import direct, implicit_gemm  # noqa: F401  (they register their implementations)
+from ..kernels import direct, implicit_gemm, residues, small_maps  # noqa: F401  (they register their implementations)
 from ..specs import conv_spec
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
@@ -121,7 +121,9 @@ def _array(op, name, given):
 def _same_dtype(op, **arrays):
     dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
     if len(set(dtypes.values())) > 1:
-        raise TypeError(f"{op}: all arrays must have one dtype, given " + ", ".join(f"{n} {d}" for n, d in dtypes.items()))
+        raise TypeError(
+            f"{op}: all arrays must have one dtype, given " + ", ".join(f"{n} {d}" for n, d in dtypes.items())
+        )
 
 
 def _batched(shape, ndim):

@@ -1,6 +1,7 @@
 """The operations of `simd.py` in plain Python: what each one means, and what runs with NUMBA_DISABLE_JIT=1.
 
-A vector is a NumPy array of LANES values, a tile a list of MR * NR of them.  Slow, and meant for reading, debugging and a smoke test.
+A vector is a NumPy array of LANES values, a tile a list of MR * NR of them.  Slow, and meant for reading, debugging and
+a smoke test.
 """
 
 import ctypes
@@ -103,7 +104,8 @@ def pool_rows(x, xi, x_row, top, bottom, left, right, op, kh, kw, sh, sw, r, edg
     for m in range(r):
         for t in range(m * sh, m * sh + kh):
             for k in range(kw):
-                value = _lanes_inside(x, xi + t * x_row, k, sw, left, right, fill, not edge or top <= t < bottom)
+                inside = (left, right) if edge else (0, x.size)
+                value = _lanes_inside(x, xi + t * x_row, k, sw, *inside, fill, not edge or top <= t < bottom)
                 tile[m] = tile[m] + value if op == 0 else _larger(tile[m], value)
     return (*tile, False)
 
@@ -123,17 +125,20 @@ def store_rows(acc, y, yi, y_row, rows, columns, r, edge):
         _take(y, yi + m * y_row, count)[:] = acc[m][:count]
 
 
-def argmax_rows(x, xi, x_row, top, bottom, left, right, y, at, yi, y_row, rows, columns, base, kh, kw, sh, sw, r, edge):
+def argmax_rows(
+    x, xi, x_row, top, bottom, left, right, y, at, yi, y_row, rows, columns, base, op, kh, kw, sh, sw, r, edge
+):
     for m in range(min(r, rows)):
         for j in range(min(LANES, columns)):
             best = None
             for t in range(m * sh, m * sh + kh):
                 for c in range(j * sw, j * sw + kw):
-                    if top <= t < bottom and left <= c < right:
+                    if not edge or (top <= t < bottom and left <= c < right):
                         value = x[xi + t * x_row + c]
                         if best is None or value > best[0] or np.isnan(value):
                             best = value, base + t * x_row + c
             y[yi + m * y_row + j], at[yi + m * y_row + j] = best
+    return False
 
 
 def reduce_run(x, xi, size, op):
@@ -202,3 +207,17 @@ def sum_vector(x):
 def store_window(value, y, yi, count):
     count = max(0, min(LANES, count))
     _take(y, yi, count)[:] = value[:count]
+
+
+def spread_windows(gy, gi, count, row_count, column_counts, ci, gx, xi, x_row, rows, columns, kh, kw):
+    for r in range(min(kh, rows)):
+        for c in range(min(LANES * kw, columns)):
+            j = c // kw
+            gx[xi + r * x_row + c] = gy[gi + j] / (row_count * column_counts[ci + j]) if j < count else 0
+
+
+def scatter_windows(gy, at, gi, count, base, gx, xi, x_row, rows, columns, kh, kw):
+    for r in range(min(kh, rows)):
+        for c in range(min(LANES * kw, columns)):
+            j, position = c // kw, base + r * x_row + c
+            gx[xi + r * x_row + c] = gy[gi + j] if j < count and at[gi + j] == position else 0

@@ -56,6 +56,13 @@ def _tree(b, op, values):
     return values[0]
 
 
+def _check_run(b, place, offset, count):
+    """In debug mode: the first `count` lanes at an offset must lie inside the array."""
+    if _config.DEBUG:
+        with b.if_then(b.icmp_signed(">", count, _i64(0))):
+            place.vector(offset, _clip(b, count, _i64(0), _i64(place.vec.lanes)))
+
+
 class _Rows:
     """The input rows of a tile: what each tap of a row sees, for LANES outputs."""
 
@@ -71,10 +78,16 @@ class _Rows:
             for p in range(sw)
         }
 
-    def inside(self, t):
-        """Whether row t lies inside the image."""
+    def each(self, count, meet):
+        """Call meet(t) for each of the first `count` rows; at run time rows outside the image are passed over."""
         b = self.b
-        return b.and_(b.icmp_signed(">=", _i64(t), self.top), b.icmp_signed("<", _i64(t), self.bottom))
+        for t in range(count):
+            if self.edge:
+                inside = b.and_(b.icmp_signed(">=", _i64(t), self.top), b.icmp_signed("<", _i64(t), self.bottom))
+                with b.if_then(inside, likely=True):
+                    meet(t)
+            else:
+                meet(t)
 
     def _load(self, t, g, p):
         b, start = self.b, g + p * self.vec.lanes
@@ -145,12 +158,7 @@ def pool_rows(typing, x, xi, x_row, top, bottom, left, right, OP, KH, KW, SH, SW
                 for m in users:
                     b.store(_combine(b, op, b.load(acc[m]), row), acc[m])
 
-        for t in range((count - 1) * sh + kh):
-            if edge:
-                with b.if_then(rows.inside(t), likely=True):
-                    merge(t)
-            else:
-                merge(t)
+        rows.each((count - 1) * sh + kh, merge)
         nan = _any(b, vec, _is_nan(b, b.load(total))) if op == MAX else _i1(0)
         return context.make_tuple(b, sig.return_type, [*map(b.load, acc), nan])
 
@@ -191,8 +199,7 @@ def _store_rows(context, b, array_type, args, tile, edge):
     for m in range(count):
         with b.if_then(b.icmp_signed("<", _i64(m), rows)):
             offset = b.mul(stride, _i64(m))
-            if _config.DEBUG:
-                place.vector(offset, _clip(b, columns, _i64(0), _i64(place.vec.lanes)))
+            _check_run(b, place, offset, columns)
             place.masked_store(tile[m], offset, mask)
 
 
@@ -219,10 +226,11 @@ class _Winner:
         self.value = cgutils.alloca_once_value(b, _const(vec, float("-inf")))
         self.tap = cgutils.alloca_once_value(b, first)
 
-    def meet(self, value, tap):
+    def meet(self, value, tap, op):
         b = self.b
         largest = b.load(self.value)
-        wins = b.or_(b.fcmp_ordered(">", value, largest), _is_nan(b, value))
+        wins = b.fcmp_ordered(">", value, largest)
+        wins = b.or_(wins, _is_nan(b, value)) if op == MAX_NAN else wins
         b.store(b.select(wins, value, largest), self.value)
         b.store(b.select(wins, _ints(self.vec, [tap] * self.vec.lanes), b.load(self.tap)), self.tap)
 
@@ -249,50 +257,60 @@ def _positions(b, vec, taps, base, x_row, kw, sw):
 
 @operation
 def argmax_rows(
-    typing, x, xi, x_row, top, bottom, left, right, y, at, yi, y_row, rows, columns, base, KH, KW, SH, SW, R, EDGE
+    typing, x, xi, x_row, top, bottom, left, right, y, at, yi, y_row, rows, columns, base, OP, KH, KW, SH, SW, R, EDGE
 ):
     """`pool_rows` for the maximum and its position, stored in y and at (int64) for rows m < rows and lanes j < columns.
 
-    base: the position of x[xi] in its plane.  NaN wins, and of several the last; of equal values the first.
+    base: the position of x[xi] in its plane.  Of equal values the first wins; with MAX_NAN the last NaN.
+    Returns whether there may be a NaN among the inputs that MAX has lost.
     """
-    sizes = _literals(KH, KW, SH, SW, R, EDGE)
+    sizes = _literals(OP, KH, KW, SH, SW, R, EDGE)
     if sizes is None:
         return None
-    kh, kw, sh, sw, count, edge = sizes
+    op, kh, kw, sh, sw, count, edge = sizes
     vec = _vec_of(x)
 
     def codegen(context, b, sig, args):
         rows = _Rows(context, b, x, args[:7], kw, sw, edge, float("-inf"))
-        start = [
-            _first_taps(b, vec, rows, m, kh, kw, sh, sw) if edge else _ints(vec, [0] * vec.lanes) for m in range(count)
+        zero, total = _ints(vec, [0] * vec.lanes), cgutils.alloca_once_value(b, _const(vec, 0.0))
+        winners = [
+            _Winner(b, vec, _first_taps(b, vec, rows, m, kh, kw, sh, sw) if edge else zero) for m in range(count)
         ]
-        winners = [_Winner(b, vec, first) for first in start]
 
         def meet(t):
             users = [m for m in range(count) if 0 <= t - m * sh < kh]
-            for k, value in enumerate(rows.taps(t)[0] if users else []):
-                for m in users:
-                    winners[m].meet(value, (t - m * sh) * kw + k)
+            if users:
+                taps, seen = rows.taps(t)
+                for value in seen if op == MAX else []:
+                    b.store(b.fadd(b.load(total), value), total)
+                for k, value in enumerate(taps):
+                    for m in users:
+                        winners[m].meet(value, (t - m * sh) * kw + k, op)
 
-        for t in range((count - 1) * sh + kh):
+        rows.each((count - 1) * sh + kh, meet)
+        _store_winners(context, b, (y, at), args[7:14], winners, (kw, sh, sw, edge), rows.stride)
+        return _any(b, vec, _is_nan(b, b.load(total))) if op == MAX else _i1(0)
+
+    return types.boolean(x, *[types.intp] * 6, y, at, *[types.intp] * 5, OP, KH, KW, SH, SW, R, EDGE), codegen
+
+
+def _store_winners(context, b, array_types, args, winners, sizes, x_row):
+    """Store values and positions of the winners; args: y, at, index, row length, rows, columns, base."""
+    y, at, index, stride, rows, columns, base = args
+    kw, sh, sw, edge = sizes
+    vec = winners[0].vec
+    _store_rows(context, b, array_types[0], (y, index, stride, rows, columns), [b.load(w.value) for w in winners], edge)
+    data, mask = context.make_array(array_types[1])(context, b, at).data, _below(b, vec, columns)
+    for m, winner in enumerate(winners):
+        with b.if_then(b.icmp_signed("<", _i64(m), rows)):
+            value = _positions(b, vec, b.load(winner.tap), b.add(base, b.mul(x_row, _i64(m * sh))), x_row, kw, sw)
+            pointer = b.gep(data, [b.add(index, b.mul(stride, _i64(m)))])
+            pointer = b.bitcast(pointer, value.type.as_pointer())
             if edge:
-                with b.if_then(rows.inside(t), likely=True):
-                    meet(t)
+                name = f"llvm.masked.store.v{vec.lanes}i64.p0"
+                _call(b, name, ir.VoidType(), value, pointer, _i32(8), mask)
             else:
-                meet(t)
-        y_, at_, yi_, y_row_, rows_, columns_, base_ = args[7:14]
-        _store_rows(context, b, y, (y_, yi_, y_row_, rows_, columns_), [b.load(w.value) for w in winners], edge)
-        data = context.make_array(at)(context, b, at_).data
-        for m, winner in enumerate(winners):
-            with b.if_then(b.icmp_signed("<", _i64(m), rows_)):
-                first = b.add(base_, b.mul(rows.stride, _i64(m * sh)))
-                value = _positions(b, vec, b.load(winner.tap), first, rows.stride, kw, sw)
-                pointer = b.gep(data, [b.add(yi_, b.mul(y_row_, _i64(m)))])
-                pointer, mask = b.bitcast(pointer, value.type.as_pointer()), _below(b, vec, columns_)
-                _call(b, f"llvm.masked.store.v{vec.lanes}i64.p0", ir.VoidType(), value, pointer, _i32(8), mask)
-        return context.get_dummy_value()
-
-    return types.void(x, *[types.intp] * 6, y, at, *[types.intp] * 5, KH, KW, SH, SW, R, EDGE), codegen
+                b.store(value, pointer).align = 8
 
 
 @operation
@@ -317,8 +335,7 @@ def reduce_run(typing, x, xi, size, OP):
         for n, part in enumerate(parts):
             offset = b.add(whole, _i64(n * vec.lanes))
             left = b.sub(size, offset)
-            if _config.DEBUG:
-                place.vector(offset, _clip(b, left, _i64(0), _i64(vec.lanes)))
+            _check_run(b, place, offset, left)
             align, name = _i32(vec.element.bitwidth // 8), f"llvm.masked.load.{_suffix(vec)}.p0"
             value = _call(b, name, vec.ir, place.vector(offset, False), align, _below(b, vec, left), empty)
             b.store(_combine(b, op, b.load(part), value), part)
@@ -330,3 +347,105 @@ def reduce_run(typing, x, xi, size, OP):
         return b.extract_element(value, _i32(0))
 
     return vec.element(x, types.intp, types.intp, OP), codegen
+
+
+# ---- backward, of windows side by side
+
+
+def _interleave(b, vec, phases):
+    """The vectors v with v[i*SW + s] = phases[s][i], side by side."""
+    sw, lanes, result = len(phases), vec.lanes, []
+    for p in range(sw):
+        lane = [p * lanes + i for i in range(lanes)]
+        value = phases[0]
+        for s in range(
+            sw
+        ):  # the lanes of phase s join; those of phase 0 may all come at first, the rest stays in place
+            take = [lanes + n // sw if n % sw == s else i if s else n // sw for i, n in enumerate(lane)]
+            value = b.shuffle_vector(value, phases[s], _ints(vec, take))
+        result.append(value)
+    return result
+
+
+class _Windows:
+    """LANES disjoint windows of KH x KW input pixels: stores what each pixel gets."""
+
+    def __init__(self, context, b, array_type, args, kh, kw):
+        array, index, self.stride, self.rows, self.columns = args
+        self.b, self.kh, self.kw = b, kh, kw
+        self.place = Place(context, b, array_type, array, index)
+        self.vec = self.place.vec
+        self.masks = [_below(b, self.vec, self.columns, p * self.vec.lanes) for p in range(kw)]
+
+    def store(self, row_of):
+        """row_of(r): the KW phases of row r."""
+        b, lanes = self.b, self.vec.lanes
+        for r in range(self.kh):
+            with b.if_then(b.icmp_signed("<", _i64(r), self.rows)):
+                for p, value in enumerate(_interleave(b, self.vec, row_of(r))):
+                    offset = b.add(b.mul(self.stride, _i64(r)), _i64(p * lanes))
+                    _check_run(b, self.place, offset, b.sub(self.columns, _i64(p * lanes)))
+                    self.place.masked_store(value, offset, self.masks[p])
+
+
+def _gradients(context, b, array_type, args):
+    """gy[i : i+count], zero in the other lanes; args: array, index, count."""
+    place = Place(context, b, array_type, *args[:2])
+    _check_run(b, place, _i64(0), args[2])
+    return place.masked_load(_i64(0), _below(b, place.vec, args[2]))
+
+
+@operation
+def spread_windows(typing, gy, gi, count, row_count, column_counts, ci, gx, xi, x_row, rows, columns, KH, KW):
+    """Disjoint windows: gx[xi + r*x_row + j*KW + s] = gy[gi + j] / (row_count * column_counts[ci + j]).
+
+    For r < KH, s < KW and j < LANES, of those rows r < rows and columns j*KW + s < columns; 0 for j >= count.
+    """
+    sizes = _literals(KH, KW)
+    if sizes is None:
+        return None
+
+    def codegen(context, b, sig, args):
+        windows = _Windows(context, b, gx, args[6:11], *sizes)
+        counts = Place(context, b, column_counts, *args[4:6]).load(_i64(0))
+        divisors = b.fmul(_splat(b, windows.vec, args[3]), counts)
+        share = b.fdiv(_gradients(context, b, gy, args[:3]), divisors)
+        windows.store(lambda r: [share] * sizes[1])
+        return context.get_dummy_value()
+
+    integers = types.intp
+    return types.void(
+        *(gy, integers, integers, gy.dtype, column_counts, integers, gx, integers, integers, integers, integers, KH, KW)
+    ), codegen
+
+
+@operation
+def scatter_windows(typing, gy, at, gi, count, base, gx, xi, x_row, rows, columns, KH, KW):
+    """Disjoint windows: each gy[gi + j] goes to its position at[gi + j], all other pixels get 0.
+
+    base: the position of x[xi] in its plane.  Rows and columns as in `spread_windows`.
+    """
+    sizes = _literals(KH, KW)
+    if sizes is None:
+        return None
+
+    def codegen(context, b, sig, args):
+        windows = _Windows(context, b, gx, args[5:10], *sizes)
+        vec, mask = windows.vec, _below(b, windows.vec, args[3])
+        values, wide = _gradients(context, b, gy, (args[0], args[2], args[3])), ir.VectorType(_i64, vec.lanes)
+        data = context.make_array(at)(context, b, args[1]).data
+        pointer = b.bitcast(b.gep(data, [args[2]]), wide.as_pointer())
+        nowhere = ir.Constant(wide, [-1] * vec.lanes)
+        positions = _call(b, f"llvm.masked.load.v{vec.lanes}i64.p0", wide, pointer, _i32(8), mask, nowhere)
+        lane = ir.Constant(wide, [i * sizes[1] for i in range(vec.lanes)])
+        tap = b.trunc(b.sub(positions, b.add(_splat(b, vec, args[4], _i64), lane)), ir.VectorType(_i32, vec.lanes))
+
+        def row_of(r):
+            first = b.trunc(b.mul(windows.stride, _i64(r)), _i32)
+            taps = [_splat(b, vec, b.add(first, _i32(s)), _i32) for s in range(sizes[1])]
+            return [b.select(b.icmp_signed("==", tap, number), values, _const(vec, 0.0)) for number in taps]
+
+        windows.store(row_of)
+        return context.get_dummy_value()
+
+    return types.void(gy, at, *[types.intp] * 3, gx, *[types.intp] * 4, KH, KW), codegen

@@ -74,14 +74,22 @@ def make_window_argmax(dtype, KH, KW, SH, SW, R):
             row, rows = i * SH - a.ph, a.oh - i
             whole = row >= 0 and row + DOWN <= a.ih and rows >= R
             for j in range(0, a.ow, LANES):
-                column, columns = j * SW - a.pw, a.ow - j
+                column, cols = j * SW - a.pw, a.ow - j
                 base = row * a.iw + column
                 xi, yi = plane * a.ih * a.iw + base, (plane * a.oh + i) * a.ow + j
                 t0, t1, c0, c1 = -row, a.ih - row, -column, a.iw - column
-                if whole and column >= 0 and column + FAR <= a.iw and columns >= LANES:
-                    argmax_rows(x, xi, a.iw, t0, t1, c0, c1, y, at, yi, a.ow, R, LANES, base, KH, KW, SH, SW, R, 0)
+                if whole and column >= 0 and column + FAR <= a.iw and cols >= LANES:
+                    nan = argmax_rows(
+                        x, xi, a.iw, t0, t1, c0, c1, y, at, yi, a.ow, R, LANES, base, MAX, KH, KW, SH, SW, R, 0
+                    )
                 else:
-                    argmax_rows(x, xi, a.iw, t0, t1, c0, c1, y, at, yi, a.ow, rows, columns, base, KH, KW, SH, SW, R, 1)
+                    nan = argmax_rows(
+                        x, xi, a.iw, t0, t1, c0, c1, y, at, yi, a.ow, rows, cols, base, MAX, KH, KW, SH, SW, R, 1
+                    )
+                if nan:
+                    argmax_rows(
+                        x, xi, a.iw, t0, t1, c0, c1, y, at, yi, a.ow, rows, cols, base, MAX_NAN, KH, KW, SH, SW, R, 1
+                    )
 
     return max_pool_fwd_window_indices
 

@@ -11,7 +11,14 @@ from .. import _memory
 from .._registry import select
 from ..autograd.op import Op, Variable
 from ..driver import launch
-from ..kernels import adaptive_pool, average_pool, global_pool, max_pool, window_pool  # noqa: F401  (they register)
+from ..kernels import (  # noqa: F401  (they register their implementations)
+    adaptive_pool,
+    average_pool,
+    global_pool,
+    max_pool,
+    window_pool,
+    window_pool_backward,
+)
 from ..pool_specs import adaptive_spec, pool_spec
 
 

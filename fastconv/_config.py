@@ -1,6 +1,7 @@
 """Every FASTCONV_* switch: name, default, meaning.  The only place that reads the environment.
 
-A switch is read once, when fastconv is imported.  `batch_invariant` and the thread count can also be changed at run time.
+A switch is read once, when fastconv is imported.  `batch_invariant` and the thread count can also be changed at run
+time.
 """
 
 import os

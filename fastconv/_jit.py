@@ -2,12 +2,13 @@
 
 helper      a serial function that bodies call; compiled into them.  With NUMBA_DISABLE_JIT=1 it stays plain Python.
 Block       the parameter block of a kernel: named addresses, lengths and numbers.
-tile_body   a C callback body(block, tile, worker) that computes one tile of the output, serially.  Compiled at first use.
-cached      a compiled function of Python arguments (the driver's loops) with the same cache.
+tile_body   a C callback body(block, tile, worker) that computes one tile of the output, serially.  Compiled at first
+use. cached      a compiled function of Python arguments (the driver's loops) with the same cache.
 
-The cache is our own, one file a kernel, because Numba's reuses code whose helpers in other files or whose options have changed.  A file's
-name holds a hash of all that can change the machine code: the source of the whole package, the function and its closure, options, versions,
-CPU and its features.  A damaged file is compiled again; a folder that can't be written is only read.
+The cache is our own, one file a kernel, because Numba's reuses code whose helpers in other files or whose options have
+changed.  A file's name holds a hash of all that can change the machine code: the source of the whole package, the
+function and its closure, options, versions, CPU and its features.  A damaged file is compiled again; a folder that
+can't be written is only read.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import threading
 import types as python_types
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import llvmlite
 import numba
@@ -100,7 +102,7 @@ def _describe(value, seen=()):
 class KernelCache:
     """The compiled forms of one function on disk, with the interface that Numba's dispatchers and callbacks expect."""
 
-    stats = {"hits": 0, "misses": 0, "stored": 0}  # of the whole process
+    stats: ClassVar = {"hits": 0, "misses": 0, "stored": 0}  # of the whole process
     _stamp = None
 
     def __init__(self, function):
@@ -175,8 +177,8 @@ def cached(**options):
 class Block:
     """The layout of a kernel's parameters: every name is an 8-byte field of a NumPy structured scalar.
 
-    buffers: names of arrays, or name -> dtype where it is not the kernel's own; each `x` has its length in elements beside it, in `x_size`.
-    numbers: whole numbers.  reals: floating-point numbers.
+    buffers: names of arrays, or name -> dtype where it is not the kernel's own; each `x` has its length in elements
+    beside it, in `x_size`. numbers: whole numbers.  reals: floating-point numbers.
     """
 
     def __init__(self, name, buffers, numbers="", reals=""):

@@ -1,8 +1,8 @@
 """Output buffers that are used again.
 
 A fresh large array costs a page fault for every 4 KB that a kernel writes: more than the kernel itself for a cheap
-layer.  `empty` hands out memory of outputs that nobody holds any more.  A buffer returns to the pool when the last array
-that looks into it is gone; a full pool lets go of the sizes that have not been used for longest.
+layer.  `empty` hands out memory of outputs that nobody holds any more.  A buffer returns to the pool when the last
+array that looks into it is gone; a full pool lets go of the sizes that have not been used for longest.
 """
 
 import os

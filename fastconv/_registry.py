@@ -1,8 +1,8 @@
 """Which implementation computes an operation: each one says by itself why it refuses a problem.  Pure Python.
 
-An implementation is a class with the static methods below, registered under an operation such as "conv.fwd" by `@implements(operation, rank)`.
-`select` takes, among those that accept the spec, the one of least estimated cost; equal costs are decided by rank, the lower first.
-FASTCONV_IMPL names implementations that are taken wherever they accept.
+An implementation is a class with the static methods below, registered under an operation such as "conv.fwd" by
+`@implements(operation, rank)`. `select` takes, among those that accept the spec, the one of least estimated cost; equal
+costs are decided by rank, the lower first. FASTCONV_IMPL names implementations that are taken wherever they accept.
 """
 
 from functools import lru_cache

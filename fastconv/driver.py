@@ -1,13 +1,14 @@
 """The one parallel loop that every kernel runs under, and its serial twin.  Threads live here alone.
 
-A kernel is a tile body; a `Row` is one launch of it: the body, the number of tiles, its arrays and numbers.  `launch` runs rows in order and the
-tiles of a row in parallel.  Each tile owns its part of the output and computes it in a fixed order, so the thread count never changes a bit.
+A kernel is a tile body; a `Row` is one launch of it: the body, the number of tiles, its arrays and numbers.  `launch`
+runs rows in order and the tiles of a row in parallel.  Each tile owns its part of the output and computes it in a fixed
+order, so the thread count never changes a bit.
 
 What this file promises for all kernels:
 * small work runs serially, in the caller's thread;
-* calls from many Python threads at once are safe on every threading layer: one of them has the threads, the others run serially;
-* after a fork of a process whose OpenMP threads have run, the child runs serially, since GNU OpenMP would end it;
-* arrays are checked, turned into addresses here and nowhere else, and kept alive for the run;
+* calls from many Python threads at once are safe on every threading layer: one of them has the threads, the others run
+serially; * after a fork of a process whose OpenMP threads have run, the child runs serially, since GNU OpenMP would end
+it; * arrays are checked, turned into addresses here and nowhere else, and kept alive for the run;
 * in debug mode tiles run one by one, with bounds checks, and an error inside a kernel is raised.
 """
 
@@ -25,15 +26,14 @@ from . import _config, _jit, _memory
 from ._jit import TileBody
 from .simd import call_body, fetch_add
 
-
 _REAL, _REAL_BITS = struct.Struct("=d"), struct.Struct("=q")  # a real number travels in a field of whole-number bits
 
 
 class Row(NamedTuple):
     """One launch of a tile body.
 
-    values: the block's fields by name (arrays for buffers, numbers for the rest); work: estimated nanoseconds on one thread;
-    scratch: elements of working memory per worker, found by the body in the block's buffer `scratch`.
+    values: the block's fields by name (arrays for buffers, numbers for the rest); work: estimated nanoseconds on one
+    thread; scratch: elements of working memory per worker, found by the body in the block's buffer `scratch`.
     """
 
     body: TileBody
@@ -43,7 +43,8 @@ class Row(NamedTuple):
     scratch: int = 0
 
 
-# ---- the loops; a program has one line per row: body address, block address, number of tiles, whether to run them in parallel
+# ---- the loops; a program has one line per row: body address, block address, number of tiles, whether to run them in
+# parallel
 
 
 @_jit.cached()
@@ -123,7 +124,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_num_threads(count):
-    """Use `count` threads from now on, in every Python thread (at most NUMBA_NUM_THREADS; the default is all available cores)."""
+    """Use `count` threads from now on, in every Python thread (at most NUMBA_NUM_THREADS; the default is all available
+    cores)."""
     _threads.set_count(count)
 
 

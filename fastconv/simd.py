@@ -1,8 +1,9 @@
 """Vector registers and register tiles as Numba intrinsics.
 
-A vector holds LANES values of the dtype of the array it came from; a tile is a tuple of MR * NR vectors that LLVM keeps in registers.
-Names in capitals are compile-time numbers: constants of a closure.  In debug mode every access is checked against the array's true length.
-With NUMBA_DISABLE_JIT=1 the plain-Python twins of `simd_python.py` stand in, so that kernels can be read step by step in a debugger.
+A vector holds LANES values of the dtype of the array it came from; a tile is a tuple of MR * NR vectors that LLVM keeps
+in registers. Names in capitals are compile-time numbers: constants of a closure.  In debug mode every access is checked
+against the array's true length. With NUMBA_DISABLE_JIT=1 the plain-Python twins of `simd_python.py` stand in, so that
+kernels can be read step by step in a debugger.
 
 The instruction set is the host's best, or FASTCONV_ISA; `isa.tile(m)` gives the register tile for it.
 """
@@ -37,7 +38,8 @@ class Isa:
         return self.width // itemsize
 
     def tile(self, rows):
-        """(MR, NR) for a product of `rows` rows: MR*NR accumulators, NR loaded vectors and one broadcast must fit the registers.
+        """(MR, NR) for a product of `rows` rows: MR*NR accumulators, NR loaded vectors and one broadcast must fit the
+        registers.
 
         Measured on AVX-512: 8x3, 6x4 and 4x6 reach 95-98 % of peak; 4x7 spills and drops to a third.
         """
@@ -59,7 +61,10 @@ ISAS = {
         Isa("generic", 16, 16, False),
     )
 }
-_MICROARCHITECTURES = {"x86-64-v4": {"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"}, "x86-64-v3": {"avx2", "fma"}}
+_MICROARCHITECTURES = {
+    "x86-64-v4": {"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"},
+    "x86-64-v3": {"avx2", "fma"},
+}
 
 
 def _host_isa():
@@ -139,7 +144,8 @@ def _call(b, name, result, *args):
 
 
 def _fma(b, vec, x, y, z):
-    # Without the instruction llvm.fma is a library call for every lane; fmuladd is a multiplication and an addition there.
+    # Without the instruction llvm.fma is a library call for every lane; fmuladd is a multiplication and an addition
+    # there.
     return _call(b, f"llvm.{'fma' if isa.fma else 'fmuladd'}.{_suffix(vec)}", vec.ir, x, y, z)
 
 
@@ -313,9 +319,11 @@ def fma_tile(typing, acc, a, ai, a_m, b_, bi, MR, NR):
 
 @operation
 def fma_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
-    """The tile after acc = fma_tile(acc, a, ai + steps[2*k], a_m, b, bi + steps[2*k + 1], MR, NR) for k = first .. last-1.
+    """The tile after acc = fma_tile(acc, a, ai + steps[2*k], a_m, b, bi + steps[2*k + 1], MR, NR) for k = first ..
+    last-1.
 
-    The whole loop is one operation, its accumulators are the loop's only variables: a loop written around fma_tile keeps copies of them.
+    The whole loop is one operation, its accumulators are the loop's only variables: a loop written around fma_tile
+    keeps copies of them.
     """
     sizes = _literals(MR, NR)
     if sizes is None:
@@ -356,7 +364,8 @@ def fma_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
 
 @operation
 def store_tile(typing, acc, c, ci, c_m, bias, oi, MR, NR, ADD):
-    """c[ci + m*c_m + n*LANES : +LANES] = acc[m, n] + bias[oi + m]; with ADD, the old value of c in place of the bias."""
+    """c[ci + m*c_m + n*LANES : +LANES] = acc[m, n] + bias[oi + m]; with ADD, the old value of c in place of the
+    bias."""
     sizes = _literals(MR, NR, ADD)
     if sizes is None:
         return None
@@ -405,7 +414,8 @@ def store_part(typing, acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, ADD):
 
 @operation
 def prefetch_tile(typing, c, ci, c_m, MR, NR):
-    """Ask for the cache lines of c[ci + m*c_m + n*LANES], m < MR, n < NR, to be written soon; an index out of range does no harm."""
+    """Ask for the cache lines of c[ci + m*c_m + n*LANES], m < MR, n < NR, to be written soon; an index out of range
+    does no harm."""
     sizes = _literals(MR, NR)
     if sizes is None:
         return None
@@ -428,7 +438,8 @@ def prefetch_tile(typing, c, ci, c_m, MR, NR):
 
 @operation
 def load_window(typing, x, xi, step, low, high, STEP):
-    """The vector of x[xi + lane*step] for low <= lane < high, 0 elsewhere.  STEP 1 or 2: the step; 0: any step, by gathering."""
+    """The vector of x[xi + lane*step] for low <= lane < high, 0 elsewhere.  STEP 1 or 2: the step; 0: any step, by
+    gathering."""
     sizes = _literals(STEP)
     if sizes is None:
         return None
@@ -495,7 +506,8 @@ def zero_vector(typing, y, yi):
 
 @operation
 def transpose_block(typing, x, xi, x_row, y, yi, y_row):
-    """y[yi + j*y_row + i] = x[xi + i*x_row + j] for i, j < LANES: log2(LANES) rounds that swap half-blocks (Eklundh 1972)."""
+    """y[yi + j*y_row + i] = x[xi + i*x_row + j] for i, j < LANES: log2(LANES) rounds that swap half-blocks (Eklundh
+    1972)."""
 
     def codegen(context, b, sig, args):
         vec = _vec_of(x)
@@ -506,9 +518,7 @@ def transpose_block(typing, x, xi, x_row, y, yi, y_row):
             low = [j if not j & half else lanes + j - half for j in range(lanes)]
             high = [j + half if not j & half else lanes + j for j in range(lanes)]
             low, high = (ir.Constant(ir.VectorType(_i32, lanes), mask) for mask in (low, high))
-            rows = [
-                b.shuffle_vector(rows[i & ~half], rows[i | half], high if i & half else low) for i in range(lanes)
-            ]
+            rows = [b.shuffle_vector(rows[i & ~half], rows[i | half], high if i & half else low) for i in range(lanes)]
             half *= 2
         target = Place(context, b, y, args[3], args[4])
         for j, row in enumerate(rows):

@@ -1,8 +1,9 @@
 """Problems as frozen dataclasses of whole numbers, checked when they are made.  Pure Python.
 
 A convolution or pooling has three spatial dimensions here; 1-d and 2-d ones have leading dimensions of size 1.
-Names: n batch, g groups, ic and oc channels in all, id ih iw input size, od oh ow output size, kd kh kw kernel, sd sh sw stride,
-pd ph pw padding before the image (what lies beyond its end follows from the output size), dd dh dw dilation, 1 = dense.
+Names: n batch, g groups, ic and oc channels in all, id ih iw input size, od oh ow output size, kd kh kw kernel, sd sh
+sw stride, pd ph pw padding before the image (what lies beyond its end follows from the output size), dd dh dw dilation,
+1 = dense.
 """
 
 from dataclasses import dataclass, replace
@@ -152,7 +153,8 @@ def _check_channels(op, x_shape, w_shape, bias_shape, groups):
 
 
 def conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype):
-    """The spec of a convolution of batched input; every mistake is a ValueError or TypeError with given and wanted numbers."""
+    """The spec of a convolution of batched input; every mistake is a ValueError or TypeError with given and wanted
+    numbers."""
     stride, padding, dilation = (tuple(v) if isinstance(v, list) else v for v in (stride, padding, dilation))
     return _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype)
 
@@ -179,7 +181,8 @@ def _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation
         room = i + before + after - d * (k - 1) - 1
         if room < 0:
             raise ValueError(
-                f"{op}: the kernel covers {d * (k - 1) + 1} in {axis}, more than the padded input's {i + before + after}; "
+                f"{op}: the kernel covers {d * (k - 1) + 1} in {axis}, more than the padded input's "
+                f"{i + before + after}; "
                 f"input shape {tuple(x_shape)}, weight shape {tuple(w_shape)}, padding {padding!r}, dilation {dilation}"
             )
         out.append(room // s + 1)

@@ -1,19 +1,24 @@
-"""Direct convolution on copied rows: each input row is copied once, padding included, and every tap is a shifted view of the copy.
+"""Direct convolution on copied rows: each input row is copied once, padding included, and every tap is a shifted view
+of the copy.
 
-Where packed patches copy each value once per tap, this copies it once: the choice for few output channels and for wide images.  With a stride
-the rows and columns of the copy are split by phase, so that a tap's values lie side by side.  One row of output pixels is one product; a width
-that fills its last vector badly speaks for packed patches, which run on over the ends of rows.
+Where packed patches copy each value once per tap, this copies it once: the choice for few output channels and for wide
+images.  With a stride the rows and columns of the copy are split by phase, so that a tap's values lie side by side.
+One row of output pixels is one product; a width that fills its last vector badly speaks for packed patches, which run
+on over the ends of rows.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..simd import array_at, fields, isa, lanes
-from .gathers import COPY_NUMBERS, GATHER_NUMBERS, PACK_CYCLES, Plan
 from .gathers import (
+    COPY_NUMBERS,
+    GATHER_NUMBERS,
+    PACK_CYCLES,
+    Plan,
     balanced,
     column_step,
     data_gathers,
@@ -34,7 +39,7 @@ DirectBlock = Block(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_direct(dtype, MR, NR, STEP):
     """The kernel for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
@@ -51,7 +56,8 @@ def make_direct(dtype, MR, NR, STEP):
 
     @tile_body(DirectBlock, dtype)
     def conv_gather_direct(block, tile, worker):
-        """Tile: (image, group, plane of the grid, block of its rows, block of its columns, part of the output channels)."""
+        """Tile: (image, group, plane of the grid, block of its rows, block of its columns, part of the output
+        channels)."""
         a = fields(block)
         x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
         bias, steps = array_at(a.bias, a.bias_size, KIND), array_at(a.steps, a.steps_size, "i8")
@@ -182,7 +188,8 @@ def _refusal(gathers):
 
 
 def _cost(gathers):
-    """The multiplications, with the lanes that each row's last vector wastes, the copies, and one call for each row of a register tile."""
+    """The multiplications, with the lanes that each row's last vector wastes, the copies, and one call for each row of
+    a register tile."""
     total = 0
     for gather in gathers:
         LANES, (MR, NR) = lanes(gather.dtype), isa.tile(gather.rows)

@@ -1,8 +1,9 @@
 """The forward pass and the data gradient of convolution as gathers, whatever algorithm then computes them.
 
-A gather computes, for every point p of a grid,  y[row, place(p)] = sum over channels c and taps t of w[row, c, t] * x[c, p*step + offset(t)].
-The forward pass is one.  The data gradient is one with the taps turned round; with stride s the input pixels fall into residue classes, each a
-gather over its own taps and without multiplications by zero (Dumoulin and Visin, arXiv 1603.07285, section 4).
+A gather computes, for every point p of a grid,  y[row, place(p)] = sum over channels c and taps t of w[row, c, t] *
+x[c, p*step + offset(t)]. The forward pass is one.  The data gradient is one with the taps turned round; with stride s
+the input pixels fall into residue classes, each a gather over its own taps and without multiplications by zero
+(Dumoulin and Visin, arXiv 1603.07285, section 4).
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ PACK_CYCLES = 5  # to copy one vector of patches, next to one cycle for each vec
 
 @dataclass(frozen=True, eq=False)
 class Gather:
-    """Sizes as (d, h, w); taps: rows (offset d, h, w, index in the weights); y_*: where grid point (d, h, w) lies in an output plane."""
+    """Sizes as (d, h, w); taps: rows (offset d, h, w, index in the weights); y_*: where grid point (d, h, w) lies in an
+    output plane."""
 
     dtype: str
     images: int
@@ -67,7 +69,8 @@ class Gather:
         }
 
 
-GATHER_NUMBERS = "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels w_row w_channel y_plane y_first y_d y_h y_w direct parts "
+GEOMETRY_NUMBERS = "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels parts "
+GATHER_NUMBERS = GEOMETRY_NUMBERS + "w_row w_channel y_plane y_first y_d y_h y_w direct "
 
 
 COPY_NUMBERS = (
@@ -76,7 +79,8 @@ COPY_NUMBERS = (
 
 
 def axis_taps(kernel, stride, padding, dilation, size, grid, residue=None):
-    """(tap, offset) along one axis, without taps that only ever see padding; with a residue, those of its class of the data gradient."""
+    """(tap, offset) along one axis, without taps that only ever see padding; with a residue, those of its class of the
+    data gradient."""
     taps = []
     for k in range(kernel):
         offset, step = k * dilation - padding, stride
@@ -219,7 +223,8 @@ def parts_for(rows, height, tiles, threads):
 
 
 def phases_of(gather):
-    """The phases (offset d, phase h, phase w), for each tap (phase, row, column) in units of steps, and the least row and column."""
+    """The phases (offset d, phase h, phase w), for each tap (phase, row, column) in units of steps, and the least row
+    and column."""
     rows, row_phase = np.divmod(gather.taps[:, 1], gather.step[1])
     columns, column_phase = np.divmod(gather.taps[:, 2], gather.step[2])
     keys = list(zip(gather.taps[:, 0].tolist(), row_phase.tolist(), column_phase.tolist(), strict=True))

@@ -1,10 +1,11 @@
-"""The product that convolution is made of: c (MR, NR*LANES) = a (MR, K) b (K, NR*LANES), kept in registers over all of K.
+"""The product that convolution is made of: c (MR, NR*LANES) = a (MR, K) b (K, NR*LANES), kept in registers over all of
+K.
 
-Where the K values of a row of a and of a column of b lie is a table of steps: pairs (offset in a, offset in b).  So one product serves packed
-patches, taps in any order, and weights as they lie in memory: only the table differs.
+Where the K values of a row of a and of a column of b lie is a table of steps: pairs (offset in a, offset in b).  So one
+product serves packed patches, taps in any order, and weights as they lie in memory: only the table differs.
 """
 
-from functools import lru_cache
+from functools import cache
 
 from .._jit import helper
 from ..simd import fma_loop, prefetch_tile, store_part, store_tile, zero_tile
@@ -18,14 +19,14 @@ def part_rows(a, part, MR):
     return first, (a.rows if part == a.parts - 1 else tiles * (part + 1) // a.parts * MR) - first
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_product(MR, NR, LANES):
     """The product for a register tile of MR rows and NR vectors of LANES columns."""
 
     @helper
     def product(a, ai, a_m, b, bi, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add):
-        """c[ci + m*c_m + j] = sum over first <= k < last of a[ai + m*a_m + steps[k, 0]] * b[bi + steps[k, 1] + j], plus bias[oi + m] or, with
-        `add`, plus what c holds; for skip <= m < MR and j < columns."""
+        """c[ci + m*c_m + j] = sum over first <= k < last of a[ai + m*a_m + steps[k, 0]] * b[bi + steps[k, 1] + j], plus
+        bias[oi + m] or, with `add`, plus what c holds; for skip <= m < MR and j < columns."""
         prefetch_tile(c, ci, c_m, MR, NR)
         acc = fma_loop(zero_tile(b, MR, NR), a, ai, a_m, b, bi, steps, first, last, MR, NR)
         if skip == 0 and columns >= NR * LANES:
@@ -41,7 +42,7 @@ def make_product(MR, NR, LANES):
     return product
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_strip_product(MR, NR, LANES):
     """The product of MR rows of a and a panel of `columns` columns, tile by tile."""
     wide, narrow = make_product(MR, NR, LANES), make_product(MR, 1, LANES)
@@ -61,9 +62,10 @@ def make_strip_product(MR, NR, LANES):
     return strip_product
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_panel_product(MR, NR, LANES):
-    """The product of `rows` rows of a and a panel of b, strip by strip: the rows of a stay in the first-level cache, outputs are written in runs."""
+    """The product of `rows` rows of a and a panel of b, strip by strip: the rows of a stay in the first-level cache,
+    outputs are written in runs."""
     strip_product = make_strip_product(MR, NR, LANES)
 
     @helper

@@ -1,23 +1,28 @@
 """Convolution as a product with patches that are packed tile by tile: any kernel, stride, dilation, padding and groups.
 
-gather   the forward pass and the data gradient (see gathers.py): patches (channel and tap, pixel), weights as they lie in memory.
-weights  gw[row, (c, t)] = sum over images and pixels p of gy[row, p] * x[c, p*step + offset(t)]: patches transposed, pixels as the inner dimension.
+gather   the forward pass and the data gradient (see gathers.py): patches (channel and tap, pixel), weights as they lie
+in memory. weights  gw[row, (c, t)] = sum over images and pixels p of gy[row, p] * x[c, p*step + offset(t)]: patches
+transposed, pixels as the inner dimension.
 
-Sums are taken over blocks of at most BLOCK_K terms and the blocks added: the error of long sums shrinks, and the same terms are added in the same
-order whatever the thread count.
+Sums are taken over blocks of at most BLOCK_K terms and the blocks added: the error of long sums shrinks, and the same
+terms are added in the same order whatever the thread count.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
-from .._jit import Block, helper, tile_body
 from .. import driver
+from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, isa, lanes, transpose_block
-from .gathers import GATHER_NUMBERS, NANOSECONDS_PER_FLOP, PACK_CYCLES, Plan
 from .gathers import (
+    GATHER_NUMBERS,
+    GEOMETRY_NUMBERS,
+    NANOSECONDS_PER_FLOP,
+    PACK_CYCLES,
+    Plan,
     balanced,
     column_step,
     data_gathers,
@@ -40,11 +45,11 @@ GatherBlock = Block(
 WeightsBlock = Block(
     "WeightsBlock",
     {"x": None, "gy": None, "gw": None, "zeros": None, "taps": "i8", "steps": "i8", "scratch": None},
-    "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels parts pixels taps_count pitch images chunk_pixels k_part k_parts k_pitch",
+    GEOMETRY_NUMBERS + "pixels taps_count pitch images chunk_pixels k_part k_parts k_pitch",
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_gather(dtype, MR, NR, STEP):
     """The gather for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
@@ -100,7 +105,7 @@ def make_gather(dtype, MR, NR, STEP):
     return conv_gather_implicit_gemm
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_weights(dtype, MR, NR, STEP):
     """The weight gradient for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
@@ -108,7 +113,8 @@ def make_weights(dtype, MR, NR, STEP):
 
     @helper
     def pack_transposed(a, taps, x, image, k0, count_k, d, h, w, count, panel, temporary):
-        """panel[p*k_pitch + k] = patch value of pixel p under k = (channel, tap), LANES of k at a time by way of `temporary`."""
+        """panel[p*k_pitch + k] = patch value of pixel p under k = (channel, tap), LANES of k at a time by way of
+        `temporary`."""
         row_pitch = a.pitch
         for k in range(0, count_k, LANES):
             for lane in range(min(LANES, count_k - k)):
@@ -123,7 +129,8 @@ def make_weights(dtype, MR, NR, STEP):
 
     @tile_body(WeightsBlock, dtype)
     def conv_bwd_weights_implicit_gemm(block, tile, worker):
-        """Tile: (group, part of the (input channel, tap) pairs, part of the output channels); sums over images and pixels in order."""
+        """Tile: (group, part of the (input channel, tap) pairs, part of the output channels); sums over images and
+        pixels in order."""
         a = fields(block)
         x, gy, gw = array_at(a.x, a.x_size, KIND), array_at(a.gy, a.gy_size, KIND), array_at(a.gw, a.gw_size, KIND)
         zeros, taps = array_at(a.zeros, a.zeros_size, KIND), array_at(a.taps, a.taps_size, "i8")

@@ -1,10 +1,11 @@
 """Patches: for one channel and one tap, the source values under a run of output pixels, padding included.
 
-A run starts at grid point (d, h, w) of a grid (grid_d, grid_h, grid_w); the source of grid point (d, h, w) under a tap is (d*sd + off_d, h*sh + off_h,
-w*sw + off_w) of an image (xd, xh, xw), and 0 outside it.  The names are fields of the kernel's parameter block `a`.
+A run starts at grid point (d, h, w) of a grid (grid_d, grid_h, grid_w); the source of grid point (d, h, w) under a tap
+is (d*sd + off_d, h*sh + off_h, w*sw + off_w) of an image (xd, xh, xw), and 0 outside it.  The names are fields of the
+kernel's parameter block `a`.
 """
 
-from functools import lru_cache
+from functools import cache
 
 from .._jit import helper
 from ..simd import load_vector, load_window, store_vector, zero_vector
@@ -22,13 +23,14 @@ def end_inside(offset, step, size, grid):
     return 0 if size <= offset else min(grid, (size - offset + step - 1) // step)
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_copy_run(STEP, LANES):
     """Copying of a run of one row for column step STEP (1 or 2; 0 for any, by gathering)."""
 
     @helper
     def copy_run(x, source, step, first, end, count, panel, at):
-        """panel[at + j] = x[source + j*step] for first <= j < end, 0 for the other j < count; up to LANES-1 values more are overwritten."""
+        """panel[at + j] = x[source + j*step] for first <= j < end, 0 for the other j < count; up to LANES-1 values more
+        are overwritten."""
         for v in range(0, count, LANES):
             if STEP == 1 and first <= v and v + LANES <= end:
                 value = load_vector(x, source + v)
@@ -46,14 +48,15 @@ def zero_run(count, panel, at, LANES):
         zero_vector(panel, at + v)
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_pack_row(STEP, LANES):
     """Packing for column step STEP."""
     copy_run = make_copy_run(STEP, LANES)
 
     @helper
     def pack_row(a, x, plane, off_d, off_h, off_w, d, h, w, count, panel, row):
-        """panel[row : row+count] = the patch values of `count` grid points from (d, h, w) on; up to LANES-1 values more are overwritten."""
+        """panel[row : row+count] = the patch values of `count` grid points from (d, h, w) on; up to LANES-1 values more
+        are overwritten."""
         first, end = first_inside(off_w, a.sw), end_inside(off_w, a.sw, a.xw, a.grid_w)
         at = 0
         while at < count:
@@ -74,14 +77,15 @@ def make_pack_row(STEP, LANES):
     return pack_row
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_copy_rows(STEP, LANES):
     """Copying the input rows under a block of output rows for column step STEP."""
     copy_run = make_copy_run(STEP, LANES)
 
     @helper
     def copy_rows(a, x, planes, channels, phases, d, h, rows, w, width, panel, at):
-        """panel[at:] as [c, phase, r, j] = x[c, d*sd + off_d, (h + row_first + r)*sh + phase_h, (w + column_first + j)*sw + phase_w], 0 outside."""
+        """panel[at:] as [c, phase, r, j] = x[c, d*sd + off_d, (h + row_first + r)*sh + phase_h, (w + column_first +
+        j)*sw + phase_w], 0 outside."""
         for c in range(channels):
             for phase in range(0, 3 * a.phases_count, 3):
                 depth = d * a.sd + phases[phase]

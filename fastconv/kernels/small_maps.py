@@ -1,12 +1,13 @@
 """Implicit GEMM for small maps: registers hold output channels instead of pixels.
 
-A 7x7 map leaves a quarter of the lanes idle when lanes are pixels.  Here they are output channels: the weights of a block of channels are
-transposed on the way into the first-level cache, every patch value is broadcast, and the tile of (pixel, channel) sums is turned round when it
-is stored.  Where a row of the map fills a register tile, the input is copied once, padding included, and taps are shifted views of the copy;
-smaller maps are packed tap by tap, so that pixels of several rows and images share a tile.
+A 7x7 map leaves a quarter of the lanes idle when lanes are pixels.  Here they are output channels: the weights of a
+block of channels are transposed on the way into the first-level cache, every patch value is broadcast, and the tile of
+(pixel, channel) sums is turned round when it is stored.  Where a row of the map fills a register tile, the input is
+copied once, padding included, and taps are shifted views of the copy; smaller maps are packed tap by tap, so that
+pixels of several rows and images share a tile.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,18 @@ import numpy as np
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..simd import array_at, fields, isa, lanes, load_window, store_vector, transpose_block
-from .gathers import COPY_NUMBERS, GATHER_NUMBERS, Plan
-from .gathers import column_step, data_gathers, emit_data, emit_forward, forward_gathers, phases_of, split
+from .gathers import (
+    COPY_NUMBERS,
+    GATHER_NUMBERS,
+    Plan,
+    column_step,
+    data_gathers,
+    emit_data,
+    emit_forward,
+    forward_gathers,
+    phases_of,
+    split,
+)
 from .gemm import make_strip_product
 from .patches import make_copy_rows, make_pack_row
 
@@ -31,7 +42,7 @@ SmallBlock = Block(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_small_maps(dtype, MR, NR, STEP):
     """The kernel for a register tile of MR pixels and NR vectors of channels, and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
@@ -65,8 +76,8 @@ def make_small_maps(dtype, MR, NR, STEP):
     def transpose_run(a, w, first, length, rows, panel, at, square):
         """panel[at + k*columns + m] = w[first + m*w_row + k] for k < length and m < rows, LANES of each at a time.
 
-        A block may write up to LANES rows of the panel, of which later blocks overwrite what is too much; blocks that would read beyond the
-        weights go by way of `square`."""
+        A block may write up to LANES rows of the panel, of which later blocks overwrite what is too much; blocks that
+        would read beyond the weights go by way of `square`."""
         for m in range(0, rows, LANES):
             height = min(LANES, rows - m)
             for k in range(0, length, LANES):
@@ -81,7 +92,8 @@ def make_small_maps(dtype, MR, NR, STEP):
 
     @helper
     def pack_weights(a, w, first, channels, rows, panel, square):
-        """panel[(c, t) in the order of the weights, m]: one run where channels follow each other, else one a channel."""
+        """panel[(c, t) in the order of the weights, m]: one run where channels follow each other, else one a
+        channel."""
         if a.w_channel == a.w_taps:
             transpose_run(a, w, first, channels * a.w_taps, rows, panel, 0, square)
         elif a.w_row == 1:
@@ -171,7 +183,8 @@ class _Shape(NamedTuple):
 
 
 def _slowness(height, width):
-    """Cycles of a step of a register tile, per product: loads and the latency of additions may be longer than the products."""
+    """Cycles of a step of a register tile, per product: loads and the latency of additions may be longer than the
+    products."""
     return max(height * width, height + width + 2, 8) / (height * width)
 
 
@@ -200,7 +213,8 @@ def _weight_taps(gather):
 
 
 def _layout(gather, shape, channels):
-    """(numbers of the copy, tables, panel size): where the patches of `channels` channels lie and how taps and strips find them."""
+    """(numbers of the copy, tables, panel size): where the patches of `channels` channels lie and how taps and strips
+    find them."""
     phases, phase, row, column, row_first, column_first = phases_of(gather)
     if not shape.by_rows:
         pitch = (split(shape.images * gather.pixels, lanes(gather.dtype)) | 1) * lanes(gather.dtype)
@@ -260,7 +274,8 @@ def _refusal(gathers):
 
 
 def _cost(gathers):
-    """The multiplications, with the pixels and lanes that register tiles waste, the copies, and the transposition of the weights."""
+    """The multiplications, with the pixels and lanes that register tiles waste, the copies, and the transposition of
+    the weights."""
     total = 0
     for gather in gathers:
         LANES, shape, w_taps = lanes(gather.dtype), _shape(gather), _weight_taps(gather)

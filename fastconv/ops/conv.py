@@ -1,11 +1,12 @@
 """Convolution in 1, 2 and 3 dimensions, forward and backward, as in torch.nn.functional and torch.nn.grad.
 
-x (n, ic, *size) or (ic, *size), w (oc, ic/groups, *kernel), b (oc,) -> y (n, oc, *out) or (oc, *out), float32 or float64:
+x (n, ic, *size) or (ic, *size), w (oc, ic/groups, *kernel), b (oc,) -> y (n, oc, *out) or (oc, *out), float32 or
+float64:
 
     y[n, o, p] = b[o] + sum over c, k of w[o, c, k] x[n, c, p*stride + k*dilation - padding]
 
-The three passes are a closed set: with <., .> the sum of products,  <conv(x, w), gy> = <x, bwd_data(gy, w)> = <w, bwd_weights(x, gy)>.  So the
-gradients of each are the other two, and derivatives of any order cost no further code.
+The three passes are a closed set: with <., .> the sum of products,  <conv(x, w), gy> = <x, bwd_data(gy, w)> = <w,
+bwd_weights(x, gy)>.  So the gradients of each are the other two, and derivatives of any order cost no further code.
 """
 
 import numpy as np
@@ -173,7 +174,8 @@ def _conv_weight(op, ndim, input, weight_size, grad_output, stride, padding, dil
 def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """1-d convolution: input (n, ic, length) or (ic, length), weight (oc, ic/groups, k), bias (oc,).
 
-    padding: whole number, tuple, "same" (stride 1 only) or "valid".  Raises ValueError or TypeError with given and wanted numbers.
+    padding: whole number, tuple, "same" (stride 1 only) or "valid".  Raises ValueError or TypeError with given and
+    wanted numbers.
     """
     return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
 
@@ -184,7 +186,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 
 def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """3-d convolution: input (n, ic, d, h, w) or (ic, d, h, w), weight (oc, ic/groups, kd, kh, kw), bias (oc,).  See conv1d."""
+    """3-d convolution: input (n, ic, d, h, w) or (ic, d, h, w), weight (oc, ic/groups, kd, kh, kw), bias (oc,).  See
+    conv1d."""
     return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
 
 

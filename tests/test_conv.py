@@ -1,0 +1,85 @@
+"""Convolution: every implementation against every case it takes, and the public functions."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from fastconv import _registry
+from fastconv.driver import launch
+from fastconv.ops import conv as ops  # noqa: F401  (registers the implementations)
+
+from . import oracle
+from .cases import FULL, NETWORK, SMOKE
+from .tolerance import assert_close
+
+OPERATIONS = ("conv.fwd", "conv.bwd_data", "conv.bwd_weights")
+RESULT = {"conv.fwd": "y", "conv.bwd_data": "gx", "conv.bwd_weights": "gw"}
+
+
+@functools.lru_cache(maxsize=4)
+def expected(operation, case, dtype):
+    """The oracle's result, and the scale of its values: the root of the sum of squared products."""
+    x, w, b, gy = case.arrays(dtype)
+
+    def compute(x, w, b, gy):
+        if operation == "conv.fwd":
+            return oracle.conv(x, w, b, **case.settings)
+        if operation == "conv.bwd_data":
+            return oracle.conv_data(case.x_shape, w, gy, **case.settings)
+        return oracle.conv_weights(x, case.w_shape, gy, **case.settings)
+
+    square = [None if a is None else a.astype(np.float64) ** 2 for a in (x, w, b, gy)]
+    return compute(x, w, b, gy), np.sqrt(compute(*square))
+
+
+def run_implementation(impl, case, dtype):
+    """The result of one implementation, on operands that it must not change, in memory full of NaN."""
+    x, w, b, gy = case.arrays(dtype)
+    shapes = {"y": case.y_shape, "gx": case.x_shape, "gw": case.w_shape}
+    out = np.full(shapes[RESULT[impl.operation]], np.nan, dtype)
+    given = {
+        "conv.fwd": {"x": x, "w": w, "b": b},
+        "conv.bwd_data": {"gy": gy, "w": w},
+        "conv.bwd_weights": {"x": x, "gy": gy},
+    }[impl.operation]
+    before = {name: None if array is None else array.copy() for name, array in given.items()}
+    launch(*impl.emit(case.spec(dtype), {**given, RESULT[impl.operation]: out}))
+    for name, array in given.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=f"{name} was modified")
+    return out
+
+
+def accepted(cases):
+    """(implementation, case) for all that go together."""
+    return [
+        pytest.param(impl, case, id=f"{impl.name}-{case}")
+        for operation in OPERATIONS
+        for impl in _registry.implementations(operation)
+        for case in cases
+        if impl.when(case.spec("float32")) is None
+    ]
+
+
+def check(impl, case, dtype):
+    result, scale = expected(impl.operation, case, dtype)
+    actual = run_implementation(impl, case, dtype)
+    assert_close(actual, result, dtype, case.terms[impl.operation], scale, impl.name)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("impl", "case"), accepted(SMOKE))
+def test_smoke(impl, case, dtype):
+    check(impl, case, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("impl", "case"), accepted(FULL))
+def test_full(impl, case, dtype):
+    check(impl, case, dtype)
+
+
+@pytest.mark.parametrize(("impl", "case"), accepted(NETWORK))
+def test_network(impl, case):
+    check(impl, case, "float32")

@@ -2,8 +2,9 @@
 
 import math
 
-from ..autograd import Op, permute, sum_to
+from ..autograd import Op, sum_to
 from .checks import floating, same_dtype
+from .matmul import ProductNN, ProductNT, ProductTN
 
 
 class Linear(Op):
@@ -14,7 +15,7 @@ class Linear(Op):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save(x if ctx.needs[1] else None, weight if ctx.needs[0] else None)
-        out = x @ weight.T
+        out = ProductNT.apply(x, weight)
         if bias is not None:
             out += bias
         return out
@@ -23,8 +24,8 @@ class Linear(Op):
     def backward(ctx, g):
         x, weight = ctx.saved
         return (
-            g @ weight if ctx.needs[0] else None,
-            permute(g, (1, 0)) @ x if ctx.needs[1] else None,
+            ProductNN.apply(g, weight) if ctx.needs[0] else None,
+            ProductTN.apply(g, x) if ctx.needs[1] else None,
             sum_to(g, g.shape[1:]) if ctx.needs[2] else None,
         )
 

@@ -24,8 +24,8 @@ def network_picture(path, model, image, confusion, caption):
         maps = model[:3].eval()(image[None])[0]
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.3, 1))
-    upper, lower = left.subfigures(2, 1)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.3, 1))[0]
+    upper, lower = left.subfigures(2, 1, squeeze=False)[:, 0]
     limit = np.abs(filters).max()
     _title(upper, f"{len(filters)} filters of the first layer (dark -{limit:.2f}, light +{limit:.2f})")
     _tiles(upper, filters, colours=DIVERGING, low=-limit, high=limit)

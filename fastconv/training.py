@@ -1,6 +1,4 @@
-"""Training and judging a small classifier: what `fastconv demo` and `fastconv train` share, and an example to copy
-from.
-"""
+"""Training and judging a small classifier: what `fastconv demo` and `fastconv train` share, an example to copy from."""
 
 import hashlib
 import math

@@ -1,6 +1,4 @@
-"""The rules of the source, read from the source: import arrows, where Numba may be, sizes of files and functions, and
-what must be tested.
-"""
+"""The rules of the source, read from the source: import arrows, where Numba may be, sizes, what must be tested."""
 
 import ast
 import re

@@ -23,10 +23,10 @@ def _parser():
     parser = _Parser(prog="fastconv", description="Convolution on the CPU at the hardware's limit.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        text = command.__doc__.strip()
+        text = (command.__doc__ or "").strip()  # none under python -OO
         sub = commands.add_parser(
             name,
-            help=text.splitlines()[0].rstrip("."),
+            help=text.partition("\n")[0].rstrip("."),
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

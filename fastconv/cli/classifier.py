@@ -24,10 +24,9 @@ class Result(NamedTuple):
 
 
 def train_and_report(build, train, test, args, shift=0.0):
-    """Train the network that `build()` makes on train = (images, labels), report on test, write the weights to
-    args.out.
+    """Train the network that `build()` makes on train = (images, labels), report on test, save its weights.
 
-    args has epochs, batch_size, lr, seed, threads (None: as it is) and out.
+    args has epochs, batch_size, lr, seed, threads (None: as it is) and out (a folder).
     """
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)  # a folder that can't be written should be known before the training

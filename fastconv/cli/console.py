@@ -47,9 +47,7 @@ def add_training_arguments(parser, *, epochs, batch_size, lr, out):
 
 @contextmanager
 def progress(total, unit):
-    """A progress bar on a terminal where tqdm is installed, else nothing.  Gives advance(text), to be called `total`
-    times.
-    """
+    """A progress bar on a terminal where tqdm is installed, else nothing.  Gives advance(text), `total` times."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -1,6 +1,4 @@
-"""Print what fastconv found on this machine: CPU, instruction set, threads, cache folder, switches, optional
-packages.
-"""
+"""Print what fastconv found on this machine: CPU, instruction set, threads, switches, packages."""
 
 import platform
 import sys

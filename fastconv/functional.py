@@ -32,6 +32,11 @@ from .ops.conv import conv3d as conv3d
 from .ops.conv import conv3d_input as conv3d_input
 from .ops.conv import conv3d_weight as conv3d_weight
 
+# deformable convolution
+from .ops.deform_conv import active_conv2d as active_conv2d
+from .ops.deform_conv import deform_aggregate2d as deform_aggregate2d
+from .ops.deform_conv import deform_conv2d as deform_conv2d
+
 # dropout
 from .ops.dropout import dropout as dropout
 from .ops.dropout import dropout2d as dropout2d

@@ -20,6 +20,7 @@ from .activation import (
 from .adder import Adder2d
 from .container import Identity, ModuleList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
+from .deform import ActiveConv2d, DeformAggregate2d, DeformConv2d, DeformConv2dPack
 from .dropout import Dropout, Dropout2d
 from .linear import Flatten, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
@@ -44,6 +45,7 @@ from .shift import ActiveShift2d, Shift2d, SparseShift2d
 __all__ = [
     "ELU",
     "GELU",
+    "ActiveConv2d",
     "ActiveShift2d",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -63,6 +65,9 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "CrossEntropyLoss",
+    "DeformAggregate2d",
+    "DeformConv2d",
+    "DeformConv2dPack",
     "Dropout",
     "Dropout2d",
     "Flatten",

@@ -31,6 +31,9 @@ from .ops.conv import conv2d_weight as conv2d_weight
 from .ops.conv import conv3d as conv3d
 from .ops.conv import conv3d_input as conv3d_input
 from .ops.conv import conv3d_weight as conv3d_weight
+from .ops.conv_transpose import conv_transpose1d as conv_transpose1d
+from .ops.conv_transpose import conv_transpose2d as conv_transpose2d
+from .ops.conv_transpose import conv_transpose3d as conv_transpose3d
 
 # deformable convolution
 from .ops.deform_conv import active_conv2d as active_conv2d

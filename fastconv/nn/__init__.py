@@ -20,6 +20,7 @@ from .activation import (
 from .adder import Adder2d
 from .container import Identity, ModuleList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
+from .conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .deform import ActiveConv2d, DeformAggregate2d, DeformConv2d, DeformConv2dPack
 from .dropout import Dropout, Dropout2d
 from .linear import Flatten, Linear
@@ -64,6 +65,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "DeformAggregate2d",
     "DeformConv2d",

@@ -15,9 +15,14 @@ from ..simd import array_at, fields
 from .max_pool import MaxGather, MaxScatter
 from .window import SIZES, add_row, fill_row, max_row, rows_per_tile, sizes
 
-RowsBlock = Block("AdaptivePoolRows", "x y scratch", numbers=f"{SIZES} rows part")
-IndexRowsBlock = Block("AdaptivePoolIndexRows", {"x": None, "y": None, "at": "i8"}, numbers=f"{SIZES} rows part")
-BackwardBlock = Block("AdaptivePoolBackward", "gx gy scratch", numbers=f"{SIZES} rows part")
+_COLUMNS = {"first": "i8", "end": "i8"}  # of the window of each output column
+RowsBlock = Block("AdaptivePoolRows", {"x": None, "y": None, "scratch": None, **_COLUMNS}, numbers=f"{SIZES} rows part")
+IndexRowsBlock = Block(
+    "AdaptivePoolIndexRows", {"x": None, "y": None, "at": "i8", **_COLUMNS}, numbers=f"{SIZES} rows part"
+)
+BackwardBlock = Block(
+    "AdaptivePoolBackward", {"gx": None, "gy": None, "scratch": None, **_COLUMNS}, numbers=f"{SIZES} rows part"
+)
 
 
 @helper
@@ -45,6 +50,7 @@ def make_adaptive_average(dtype):
         """
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
+        first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.iw]
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             plane = r // (a.od * a.oh)
@@ -56,7 +62,7 @@ def make_adaptive_average(dtype):
                     start = ((plane * a.id + d) * a.ih + h) * a.iw
                     add_row(s, x[start : start + a.iw])
             for j in range(a.ow):
-                w0, w1 = window_of(j, a.iw, a.ow)
+                w0, w1 = first[j], end[j]
                 total = s.dtype.type(0)
                 for w in range(w0, w1):
                     total += s[w]
@@ -78,6 +84,7 @@ def make_adaptive_average_backward(dtype):
         """
         a = fields(block)
         gx, gy = array_at(a.gx, a.gx_size, KIND), array_at(a.gy, a.gy_size, KIND)
+        first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.ow]
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             plane = r // (a.id * a.ih)
@@ -94,7 +101,7 @@ def make_adaptive_average_backward(dtype):
             out = gx[r * a.iw : (r + 1) * a.iw]
             fill_row(out, out.dtype.type(0))
             for j in range(a.ow):
-                w0, w1 = window_of(j, a.iw, a.ow)
+                w0, w1 = first[j], end[j]
                 share = s[j] / s.dtype.type(w1 - w0)
                 for w in range(w0, w1):
                     out[w] += share
@@ -115,6 +122,7 @@ def make_adaptive_maximum(dtype):
         """
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
+        first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.iw]
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             plane = r // (a.od * a.oh)
@@ -126,7 +134,7 @@ def make_adaptive_maximum(dtype):
                     start = ((plane * a.id + d) * a.ih + h) * a.iw
                     max_row(s, x[start : start + a.iw])
             for j in range(a.ow):
-                w0, w1 = window_of(j, a.iw, a.ow)
+                w0, w1 = first[j], end[j]
                 m = s[w0]
                 for w in range(w0 + 1, w1):
                     v = s[w]
@@ -145,13 +153,14 @@ def make_adaptive_argmax(dtype):
         """y[r, j] and its position in the plane.  Tile: `part` output rows."""
         a = fields(block)
         x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i8")
+        first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             pixels = a.id * a.ih * a.iw
             plane = x[r // (a.od * a.oh) * pixels : (r // (a.od * a.oh) + 1) * pixels]
             d0, d1 = window_of(r // a.oh % a.od, a.id, a.od)
             h0, h1 = window_of(r % a.oh, a.ih, a.oh)
             for j in range(a.ow):
-                w0, w1 = window_of(j, a.iw, a.ow)
+                w0, w1 = first[j], end[j]
                 best = (d0 * a.ih + h0) * a.iw + w0
                 m = plane.dtype.type(-np.inf)
                 for d in range(d0, d1):
@@ -168,9 +177,18 @@ def make_adaptive_argmax(dtype):
 # ---- implementations
 
 
+@lru_cache(maxsize=256)
+def _columns(size, out):
+    """The first column of each window and the one behind its last, read-only."""
+    first = np.array([j * size // out for j in range(out)], np.int64)
+    end = np.array([-(-(j + 1) * size // out) for j in range(out)], np.int64)
+    first.flags.writeable = end.flags.writeable = False
+    return {"first": first, "end": end}
+
+
 def _rows(spec, body, buffers, rows, row_work, scratch):
     part = rows_per_tile(rows, row_work)
-    values = {**buffers, **sizes(spec), "rows": rows, "part": part}
+    values = {**buffers, **_columns(spec.iw, spec.ow), **sizes(spec), "rows": rows, "part": part}
     return [Row(body, -(-rows // part), values, rows * row_work, scratch)]
 
 

@@ -44,6 +44,9 @@ from .ops.deform_conv import deform_conv2d as deform_conv2d
 from .ops.dropout import dropout as dropout
 from .ops.dropout import dropout2d as dropout2d
 
+# involution
+from .ops.involution import involution2d as involution2d
+
 # linear
 from .ops.linear import linear as linear
 

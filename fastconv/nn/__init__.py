@@ -23,6 +23,7 @@ from .conv import Conv1d, Conv2d, Conv3d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .deform import ActiveConv2d, DeformAggregate2d, DeformConv2d, DeformConv2dPack
 from .dropout import Dropout, Dropout2d
+from .dynamic import CondConv2d, DynamicConv2d, Involution2d
 from .linear import Flatten, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from .module import Module, Parameter
@@ -62,6 +63,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "CondConv2d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -74,10 +76,12 @@ __all__ = [
     "DeformConv2dPack",
     "Dropout",
     "Dropout2d",
+    "DynamicConv2d",
     "Flatten",
     "Hardsigmoid",
     "Hardswish",
     "Identity",
+    "Involution2d",
     "L1Loss",
     "LeakyReLU",
     "Linear",

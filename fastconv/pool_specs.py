@@ -5,7 +5,7 @@ Three spatial dimensions, as in `specs.py`: 1-d and 2-d poolings have leading di
 dilation).  Output sizes and refusals follow torch.nn.functional.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from math import prod
 from numbers import Integral
@@ -29,6 +29,10 @@ class _Window:
     indices: bool
     dtype: str
     ndim: int
+
+    @cached_property
+    def _hash(self):
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))  # pyright: ignore[reportArgumentType]
 
     @cached_property
     def planes(self):
@@ -100,6 +104,9 @@ class PoolSpec(_Window):
 
     prefix = ""  # of the operation's name: plain, or adaptive
 
+    def __hash__(self):  # specs are keys of every call's caches
+        return self._hash
+
     @cached_property
     def taps(self):
         return self.kd * self.kh * self.kw
@@ -153,6 +160,9 @@ class AdaptiveSpec(_Window):
     ndim: int
 
     prefix = "adaptive_"
+
+    def __hash__(self):
+        return self._hash
 
     @cached_property
     def even(self):
@@ -270,23 +280,26 @@ def pool_spec(op, ndim, shape, kernel_size, stride, padding, dilation, ceil_mode
     return _pool_spec(op, ndim, tuple(shape), *values, ceil_mode, include_pad, divisor, indices, dtype)
 
 
-def adaptive_spec(op, ndim, shape, output_size, dtype, indices=False):
-    """The spec of an adaptive pooling; in output_size None stands for the input's size."""
+@lru_cache(maxsize=4096, typed=True)
+def _adaptive_spec(op, ndim, shape, output_size, dtype, indices):
     check_input(op, ndim, shape, dtype, empty_channels=not op.startswith("adaptive_max"))
-    size = tuple(shape[-ndim:])
-    wanted = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * ndim
+    size = shape[-ndim:]
+    wanted = output_size if isinstance(output_size, tuple) else (output_size,) * ndim
     if len(wanted) != ndim:
         raise ValueError(f"{op}: output_size must have {ndim} values, given {len(wanted)}: {output_size!r}")
     if ndim == 1 and wanted[0] is None:
         raise TypeError(f"{op}: output_size must be a whole number, given None")
-    out = whole_numbers(
-        op, "output_size", tuple(s if o is None else o for s, o in zip(size, wanted, strict=True)), ndim, 0
-    )
-    batch = shape[0] if len(shape) == ndim + 2 else 1
+    wanted = tuple(s if o is None else o for s, o in zip(size, wanted, strict=True))
+    out = whole_numbers(op, "output_size", wanted, ndim, 0)
     return AdaptiveSpec(
-        *(int(batch), int(shape[-ndim - 1])),
+        *(shape[0] if len(shape) == ndim + 2 else 1, shape[-ndim - 1]),
         *(_three(size, 1) + _three(out, 1)),
         indices=indices,
         dtype=str(dtype),
         ndim=ndim,
     )
+
+
+def adaptive_spec(op, ndim, shape, output_size, dtype, indices=False):
+    """The spec of an adaptive pooling; in output_size None stands for the input's size."""
+    return _adaptive_spec(op, ndim, tuple(shape), _hashable(output_size), dtype, indices)

@@ -73,10 +73,18 @@ def _work(spec):
     return 4 + 0.1 * spec.in_pixels
 
 
-def _rows(spec, body, buffers):
+@lru_cache(maxsize=1024)
+def _plan(make, spec):
+    """(body, tiles, numbers, work) of a row: all but its buffers."""
     part = rows_per_tile(spec.planes, _work(spec))
-    values = {"pixels": spec.in_pixels, "planes": spec.planes, "part": part, "count": spec.divisor or spec.in_pixels}
-    return [Row(body, -(-spec.planes // part), {**buffers, **values}, spec.planes * _work(spec))]
+    count = spec.divisor or spec.in_pixels
+    numbers = {"pixels": spec.in_pixels, "planes": spec.planes, "part": part, "count": count}
+    return make(spec.dtype), -(-spec.planes // part), numbers, spec.planes * _work(spec)
+
+
+def _rows(make, spec, buffers):
+    body, tiles, numbers, work = _plan(make, spec)
+    return [Row(body, tiles, {**buffers, **numbers}, work)]
 
 
 class _Global(Impl):
@@ -97,7 +105,7 @@ class GlobalAverage(_Global):
 
     @staticmethod
     def emit(spec, buffers):
-        return _rows(spec, make_global_average(spec.dtype), {"x": buffers["x"], "y": buffers["y"]})
+        return _rows(make_global_average, spec, {"x": buffers["x"], "y": buffers["y"]})
 
 
 @implements("avg_pool.bwd", rank=5)
@@ -108,7 +116,7 @@ class GlobalAverageBackward(_Global):
 
     @staticmethod
     def emit(spec, buffers):
-        return _rows(spec, make_global_spread(spec.dtype), {"gx": buffers["gx"], "gy": buffers["gy"]})
+        return _rows(make_global_spread, spec, {"gx": buffers["gx"], "gy": buffers["gy"]})
 
 
 @implements("max_pool.fwd", rank=5)
@@ -123,4 +131,4 @@ class GlobalMaximum(_Global):
 
     @staticmethod
     def emit(spec, buffers):
-        return _rows(spec, make_global_maximum(spec.dtype), {"x": buffers["x"], "y": buffers["y"]})
+        return _rows(make_global_maximum, spec, {"x": buffers["x"], "y": buffers["y"]})

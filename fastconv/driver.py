@@ -6,9 +6,11 @@ order, so the thread count never changes a bit.
 
 What this file promises for all kernels:
 * small work runs serially, in the caller's thread;
-* calls from many Python threads at once are safe on every threading layer: one of them has the threads, the others run
-serially; * after a fork of a process whose OpenMP threads have run, the child runs serially, since GNU OpenMP would end
-it; * arrays are checked, turned into addresses here and nowhere else, and kept alive for the run;
+* calls from many Python threads at once are safe on every threading layer: one of them has the threads, the others
+  run serially;
+* after a fork of a process whose OpenMP threads have run, or while any threads ran, the child runs serially, since
+  GNU OpenMP would end it;
+* arrays are checked, turned into addresses here and nowhere else, and kept alive for the run;
 * in debug mode tiles run one by one, with bounds checks, and an error inside a kernel is raised.
 """
 
@@ -105,6 +107,8 @@ class _Threads:
         self.count = int(count)
 
     def after_fork_in_child(self):
+        if self.lock.locked():  # the child has none of the threads that were running, and the layer may wait for them
+            self.serial_because = "forked while another thread ran a parallel kernel"
         self.lock = threading.Lock()
         if threading_layer() == "omp":
             self.serial_because = "forked from a process that had used OpenMP threads"
@@ -146,9 +150,8 @@ def _buffer(row, name):
     array = row.values[name]
     dtype = row.body.block.buffers[name] or row.body.dtype
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        raise TypeError(
-            f"{row.body.name}: {name} must be an array of {dtype}, given {getattr(array, 'dtype', type(array))}"
-        )
+        given = getattr(array, "dtype", type(array))
+        raise TypeError(f"{row.body.name}: {name} must be an array of {np.dtype(dtype)}, given {given}")
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise ValueError(
             f"{row.body.name}: {name} must be C-contiguous and aligned; shape {array.shape}, strides {array.strides}"

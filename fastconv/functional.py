@@ -76,11 +76,17 @@ from .ops.pool import max_pool2d as max_pool2d
 from .ops.pool import max_pool3d as max_pool3d
 
 # shapes and padding
+from .ops.fold import fold as fold
+from .ops.fold import unfold as unfold
 from .ops.shape import cat as cat
 from .ops.shape import flatten as flatten
 from .ops.shape import pad as pad
 from .ops.shape import split as split
 from .ops.shape import stack as stack
+from .ops.shuffle import channel_shuffle as channel_shuffle
+from .ops.shuffle import channel_split as channel_split
+from .ops.shuffle import pixel_shuffle as pixel_shuffle
+from .ops.shuffle import pixel_unshuffle as pixel_unshuffle
 
 # shift
 from .ops.shift import active_shift2d as active_shift2d

@@ -45,7 +45,8 @@ ResiduesBlock = Block(
     "pixels chunks parts strips pitch block_channels taps_count group_size bands_count",
 )
 PACK_CHANNELS = 8
-BAND = 6  # numbers of a band: strips before, taps before in `places`, taps, steps before, packed weights before, rows before
+# the numbers of a band: strips before, taps before in `places`, taps, steps before, packed weights before, rows before
+BAND = 6
 
 
 @helper

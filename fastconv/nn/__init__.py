@@ -43,6 +43,7 @@ from .pooling import (
     MaxPool3d,
 )
 from .shift import ActiveShift2d, Shift2d, SparseShift2d
+from .shuffle import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
 
 __all__ = [
     "ELU",
@@ -63,6 +64,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "ChannelShuffle",
     "CondConv2d",
     "Conv1d",
     "Conv2d",
@@ -78,6 +80,7 @@ __all__ = [
     "Dropout2d",
     "DynamicConv2d",
     "Flatten",
+    "Fold",
     "Hardsigmoid",
     "Hardswish",
     "Identity",
@@ -96,6 +99,8 @@ __all__ = [
     "NLLLoss",
     "PReLU",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "ReLU",
     "ReLU6",
     "Sequential",
@@ -106,5 +111,6 @@ __all__ = [
     "Softmax",
     "SparseShift2d",
     "Tanh",
+    "Unfold",
     "init",
 ]

@@ -44,6 +44,10 @@ from .ops.deform_conv import deform_conv2d as deform_conv2d
 from .ops.dropout import dropout as dropout
 from .ops.dropout import dropout2d as dropout2d
 
+# shapes and padding
+from .ops.fold import fold as fold
+from .ops.fold import unfold as unfold
+
 # involution
 from .ops.involution import involution2d as involution2d
 
@@ -57,6 +61,9 @@ from .ops.loss import l1_loss as l1_loss
 from .ops.loss import mse_loss as mse_loss
 from .ops.loss import nll_loss as nll_loss
 from .ops.loss import smooth_l1_loss as smooth_l1_loss
+
+# non-local
+from .ops.non_local import non_local as non_local
 
 # normalisation
 from .ops.norm import batch_norm as batch_norm
@@ -74,22 +81,18 @@ from .ops.pool import avg_pool3d as avg_pool3d
 from .ops.pool import max_pool1d as max_pool1d
 from .ops.pool import max_pool2d as max_pool2d
 from .ops.pool import max_pool3d as max_pool3d
-
-# shapes and padding
-from .ops.fold import fold as fold
-from .ops.fold import unfold as unfold
 from .ops.shape import cat as cat
 from .ops.shape import flatten as flatten
 from .ops.shape import pad as pad
 from .ops.shape import split as split
 from .ops.shape import stack as stack
-from .ops.shuffle import channel_shuffle as channel_shuffle
-from .ops.shuffle import channel_split as channel_split
-from .ops.shuffle import pixel_shuffle as pixel_shuffle
-from .ops.shuffle import pixel_unshuffle as pixel_unshuffle
 
 # shift
 from .ops.shift import active_shift2d as active_shift2d
 from .ops.shift import shift2d as shift2d
 from .ops.shift import shift_groups as shift_groups
 from .ops.shift import sparse_shift2d as sparse_shift2d
+from .ops.shuffle import channel_shuffle as channel_shuffle
+from .ops.shuffle import channel_split as channel_split
+from .ops.shuffle import pixel_shuffle as pixel_shuffle
+from .ops.shuffle import pixel_unshuffle as pixel_unshuffle

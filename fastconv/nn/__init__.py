@@ -27,6 +27,7 @@ from .dynamic import CondConv2d, DynamicConv2d, Involution2d
 from .linear import Flatten, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from .module import Module, Parameter
+from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
 from .norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from .pooling import (
     AdaptiveAvgPool1d,
@@ -97,6 +98,9 @@ __all__ = [
     "Module",
     "ModuleList",
     "NLLLoss",
+    "NonLocal1d",
+    "NonLocal2d",
+    "NonLocal3d",
     "PReLU",
     "Parameter",
     "PixelShuffle",

@@ -3,7 +3,8 @@
 helper      a serial function that bodies call; compiled into them.  With NUMBA_DISABLE_JIT=1 it stays plain Python.
 Block       the parameter block of a kernel: named addresses, lengths and numbers.
 tile_body   a C callback body(block, tile, worker) that computes one tile of the output, serially.  Compiled at first
-use. cached      a compiled function of Python arguments (the driver's loops) with the same cache.
+            use.
+cached      a compiled function of Python arguments (the driver's loops) with the same cache.
 
 The cache is our own, one file a kernel, because Numba's reuses code whose helpers in other files or whose options have
 changed.  A file's name holds a hash of all that can change the machine code: the source of the whole package, the
@@ -33,7 +34,8 @@ from . import _config
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": _config.DEBUG}
 JIT = not config.DISABLE_JIT
 
-helper = numba.njit(**OPTIONS)
+# Helpers are called by kernels only: without wrappers for Python and C they compile faster.
+helper = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 # ---- the cache

@@ -181,6 +181,8 @@ def gather_plan(gather, threads):
 def _refusal(gathers):
     if not gathers:
         return "needs taps that see the image"
+    if gathers[0].dtype != "float32":
+        return f"is tuned for float32, has {gathers[0].dtype}"
     most = max(len(gather.taps) for gather in gathers)
     if most > MOST_TAPS:
         return f"needs at most {MOST_TAPS} taps in a gather, has {most}"

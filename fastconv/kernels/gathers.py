@@ -213,8 +213,10 @@ def column_step(step):
 
 
 def balanced(vectors, most):
-    """Vectors of a register tile: as many as `most` allows, but such that tiles of this width leave little over."""
-    return split(vectors, split(vectors, most))
+    """Vectors of a register tile, `most` at most: a tile costs its vectors and half as much again as one, a vector left
+    over nearly two."""
+    widths = [width for width in (1, 2, 3, 4, 6, 7, 8) if width <= most]
+    return min(widths, key=lambda width: (vectors // width * (width + 0.5) + vectors % width * 1.8, -width))
 
 
 def parts_for(rows, height, tiles, threads):

@@ -38,13 +38,14 @@ SmallBlock = Block(
     },
     GATHER_NUMBERS
     + COPY_NUMBERS
-    + "images chunk_images pixels taps_count by_rows image_size panel_size block_channels w_taps part columns",
+    + "images chunk_images pixels taps_count image_size panel_size block_channels w_taps part columns",
 )
 
 
 @cache
-def make_small_maps(dtype, MR, NR, STEP):
-    """The kernel for a register tile of MR pixels and NR vectors of channels, and a column step (0: any)."""
+def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
+    """The kernel for a register tile of MR pixels and NR vectors of channels, a column step (0: any), and whether the
+    tiles follow the rows of the map."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     strip_product, pack_row = make_strip_product(MR, NR, LANES), make_pack_row(STEP, LANES)
     copy_rows = make_copy_rows(STEP, LANES)
@@ -82,13 +83,13 @@ def make_small_maps(dtype, MR, NR, STEP):
             height = min(LANES, rows - m)
             for k in range(0, length, LANES):
                 source, target = first + m * a.w_row + k, at + k * a.columns + m
-                if height == LANES and source + (LANES - 1) * a.w_row + LANES <= a.w_size:
-                    transpose_block(w, source, a.w_row, panel, target, a.columns)
-                else:
+                block, start, pitch = w, source, a.w_row
+                if height < LANES or source + (LANES - 1) * a.w_row + LANES > a.w_size:
                     count = min(LANES, length - k)
                     for i in range(height):
                         store_vector(load_window(w, source + i * a.w_row, 1, 0, count, 1), square, i * LANES)
-                    transpose_block(square, 0, LANES, panel, target, a.columns)
+                    block, start, pitch = square, 0, LANES
+                transpose_block(block, start, pitch, panel, target, a.columns)
 
     @helper
     def pack_weights(a, w, first, channels, rows, panel, square):
@@ -140,7 +141,7 @@ def make_small_maps(dtype, MR, NR, STEP):
         w_first = group * (a.w_size // a.groups) + first * a.w_row
         for c0 in range(0, a.channels, a.block_channels):
             channels = min(a.block_channels, a.channels - c0)
-            if a.by_rows:
+            if BY_ROWS:
                 copy_images(a, x, phases, chunk, images, group, c0, channels, panel)
             else:
                 pack_patches(a, x, taps, chunk, images, group, c0, channels, panel)
@@ -150,7 +151,7 @@ def make_small_maps(dtype, MR, NR, STEP):
                 pack_weights(a, w, w_first + m * a.w_row + c0 * a.w_channel, channels, width, weights, square)
                 for p in range(0, pixels, MR):
                     top = min(p, pixels - MR)  # the last strip overlaps the one before it and skips its pixels
-                    place = strips[p // MR] if a.by_rows else top
+                    place = strips[p // MR] if BY_ROWS else top
                     strip_product(
                         *(panel, place, 1, weights, 0, width, steps, 0, last),
                         *(c, top * a.part + m, a.part, zeros, 0, p - top, c0 > 0),
@@ -202,7 +203,7 @@ def _shape(gather):
         height = min(heights, key=lambda h: _slowness(h, _width(h)))
         return _Shape(images, True, height, _width(height))
     pixels = gather.images % images * gather.pixels or images * gather.pixels  # the last chunk may be the smallest
-    heights = [h for h in range(1, min(14, pixels) + 1) if _width(h)]
+    heights = [h for h in (1, 2, 4, 7, 8, 14) if h <= pixels and _width(h)]
     height = min(heights, key=lambda h: split(pixels, h) * h * _slowness(h, _width(h)))
     return _Shape(images, False, height, _width(height))
 
@@ -249,7 +250,7 @@ def gather_plan(gather, threads):
         **gather.numbers(),
         **copy_numbers,
         **{"parts": parts, "images": gather.images, "chunk_images": shape.images, "pixels": gather.pixels},
-        **{"taps_count": len(gather.taps), "by_rows": int(shape.by_rows), "panel_size": panel_size},
+        **{"taps_count": len(gather.taps), "panel_size": panel_size},
         **{"block_channels": channels, "w_taps": w_taps, "part": part, "columns": columns},
     }
     tables |= {
@@ -259,13 +260,15 @@ def gather_plan(gather, threads):
     }
     scratch = LANES * LANES + panel_size + (channels * w_taps + LANES) * columns
     scratch += shape.images * gather.pixels * part + columns
-    body = make_small_maps(gather.dtype, shape.MR, shape.NR, column_step(gather.step[2]))
+    body = make_small_maps(gather.dtype, shape.MR, shape.NR, column_step(gather.step[2]), shape.by_rows)
     return Plan(body, tiles * parts, numbers, tables, gather.work, scratch)
 
 
 def _refusal(gathers):
     if not gathers:
         return "needs taps that see the image"
+    if gathers[0].dtype != "float32":
+        return f"is tuned for float32, has {gathers[0].dtype}"
     if max(gather.pixels for gather in gathers) > MOST_PIXELS:
         return f"needs maps of at most {MOST_PIXELS} pixels, has {max(gather.pixels for gather in gathers)}"
     if max(_weight_taps(gather) for gather in gathers) > MOST_TAPS:

@@ -18,6 +18,15 @@ from .activation import (
     Tanh,
 )
 from .adder import Adder2d
+from .blocks import (
+    ASPP,
+    DepthwiseSeparableConv2d,
+    FlattenedConv2d,
+    InceptionBlock,
+    ShuffledGroupConv2d,
+    SpatialSeparableConv2d,
+    SqueezeExcite,
+)
 from .container import Identity, ModuleList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -47,6 +56,7 @@ from .shift import ActiveShift2d, Shift2d, SparseShift2d
 from .shuffle import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
 
 __all__ = [
+    "ASPP",
     "ELU",
     "GELU",
     "ActiveConv2d",
@@ -77,14 +87,17 @@ __all__ = [
     "DeformAggregate2d",
     "DeformConv2d",
     "DeformConv2dPack",
+    "DepthwiseSeparableConv2d",
     "Dropout",
     "Dropout2d",
     "DynamicConv2d",
     "Flatten",
+    "FlattenedConv2d",
     "Fold",
     "Hardsigmoid",
     "Hardswish",
     "Identity",
+    "InceptionBlock",
     "Involution2d",
     "L1Loss",
     "LeakyReLU",
@@ -109,11 +122,14 @@ __all__ = [
     "ReLU6",
     "Sequential",
     "Shift2d",
+    "ShuffledGroupConv2d",
     "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
     "SparseShift2d",
+    "SpatialSeparableConv2d",
+    "SqueezeExcite",
     "Tanh",
     "Unfold",
     "init",

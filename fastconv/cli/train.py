@@ -17,7 +17,7 @@ HIDDEN = 128
 
 def add_arguments(parser):
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the four IDX files")
-    add_training_arguments(parser, epochs=4, batch_size=64, lr=3e-3, out="fastconv-train")
+    add_training_arguments(parser, epochs=3, batch_size=64, lr=3e-3, out="fastconv-train")
 
 
 def run(args):

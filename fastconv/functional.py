@@ -47,6 +47,8 @@ from .ops.dropout import dropout2d as dropout2d
 # shapes and padding
 from .ops.fold import fold as fold
 from .ops.fold import unfold as unfold
+from .ops.interpolate import interpolate as interpolate
+from .ops.interpolate import upsample as upsample
 
 # involution
 from .ops.involution import involution2d as involution2d

@@ -54,6 +54,7 @@ from .pooling import (
 )
 from .shift import ActiveShift2d, Shift2d, SparseShift2d
 from .shuffle import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
+from .upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
     "ASPP",
@@ -132,5 +133,8 @@ __all__ = [
     "SqueezeExcite",
     "Tanh",
     "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "init",
 ]

@@ -33,20 +33,26 @@ def expected(operation, case, dtype):
     return compute(x, w, b, gy), np.sqrt(compute(*square))
 
 
-def run_implementation(impl, case, dtype):
-    """The result of one implementation, on operands that it must not change, in memory full of NaN."""
+def operands(operation, case, dtype):
+    """The buffers of an operation: seeded inputs, and a result full of NaN."""
     x, w, b, gy = case.arrays(dtype)
-    shapes = {"y": case.y_shape, "gx": case.x_shape, "gw": case.w_shape}
-    out = np.full(shapes[RESULT[impl.operation]], np.nan, dtype)
-    given = {
+    inputs = {
         "conv.fwd": {"x": x, "w": w, "b": b},
         "conv.bwd_data": {"gy": gy, "w": w},
         "conv.bwd_weights": {"x": x, "gy": gy},
-    }[impl.operation]
-    before = {name: None if array is None else array.copy() for name, array in given.items()}
-    launch(*impl.emit(case.spec(dtype), {**given, RESULT[impl.operation]: out}))
-    for name, array in given.items():
-        np.testing.assert_array_equal(array, before[name], err_msg=f"{name} was modified")
+    }[operation]
+    shapes = {"y": case.y_shape, "gx": case.x_shape, "gw": case.w_shape}
+    return {**inputs, RESULT[operation]: np.full(shapes[RESULT[operation]], np.nan, dtype)}
+
+
+def run_implementation(impl, case, dtype):
+    """The result of one implementation, whose inputs must not change."""
+    buffers = operands(impl.operation, case, dtype)
+    out = buffers[RESULT[impl.operation]]
+    before = {name: array.copy() for name, array in buffers.items() if array is not None and array is not out}
+    launch(*impl.emit(case.spec(dtype), buffers))
+    for name, array in before.items():
+        np.testing.assert_array_equal(buffers[name], array, err_msg=f"{name} was modified")
     return out
 
 

@@ -75,7 +75,8 @@ def distance_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, sign, MR,
                     result.append(_fma(b, vec, distance, weight, tile[m * nr + n]))
             return result
 
-        tile = _loop(context, b, sig.args[6], cgutils.unpack_tuple(b, args[0], mr * nr), *args[6:9], term)
+        acc_in, (steps_in, first_in, last_in) = cgutils.unpack_tuple(b, args[0], mr * nr), args[6:9]
+        tile = _loop(context, b, sig.args[6], acc_in, steps_in, first_in, last_in, term)
         return context.make_tuple(b, sig.return_type, tile)
 
     ints = types.intp
@@ -111,7 +112,8 @@ def clipped_loop(typing, acc, x, xi, x_m, a, ai, a_m, b_, bi, steps, first, last
                 result.append(_fma(b, vec, difference, rows[i % nr], value))
             return result
 
-        tile = _loop(context, b, sig.args[9], cgutils.unpack_tuple(b, args[0], mr * nr), *args[9:12], term)
+        acc_in, (steps_in, first_in, last_in) = cgutils.unpack_tuple(b, args[0], mr * nr), args[9:12]
+        tile = _loop(context, b, sig.args[9], acc_in, steps_in, first_in, last_in, term)
         return context.make_tuple(b, sig.return_type, tile)
 
     ints = types.intp

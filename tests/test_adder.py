@@ -50,6 +50,7 @@ CASES = {
     "large": Case(2, 17, (20, 23), 21, (3, 3), padding=(1, 1)),
     "one pixel": Case(1, 1, (1, 1), 1, (1, 1)),
 }
+SMALL = Case(1, 2, (4, 5), 3, (2, 2), stride=(1, 2), padding=(1, 1))
 
 
 def views(x, case):
@@ -129,6 +130,11 @@ def test_values_and_gradients(case, dtype):
         terms = w[0].size * case.oc * gy[:, 0].size
         assert_close(got, expected, dtype, terms, np.abs(expected).max() + 1, name)
     np.testing.assert_array_equal(F.adder2d(x, w, b, **case.settings), found[0])
+
+
+@pytest.mark.smoke
+def test_small_values_and_gradients():
+    test_values_and_gradients(SMALL, "float32")
 
 
 def test_bits_do_not_depend_on_threads():

@@ -168,6 +168,11 @@ def test_values_and_gradients(case, dtype):
         np.testing.assert_array_equal(F.deform_conv2d(x, offset, w, b, **case.settings, mask=mask), found[0])
 
 
+@pytest.mark.smoke
+def test_small_values_and_gradients():
+    test_values_and_gradients(Case(1, 2, (3, 4), 3, (2, 2), og=2, padding=(1, 0)), "float32")
+
+
 def test_gradients_by_differences():
     case = Case(1, 2, (4, 5), 3, (2, 2), og=2, padding=(1, 0))
     x, offset, w, b, mask = case.arrays()

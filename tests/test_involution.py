@@ -75,6 +75,12 @@ def test_values_and_gradients(case, dtype):
     np.testing.assert_array_equal(F.involution2d(x[0], k[0], *case[4:]), y.data[0])
 
 
+@pytest.mark.smoke
+def test_small_values_and_gradients():
+    for stride in ((1, 1), (2, 1)):
+        test_values_and_gradients((1, 5, (3, 4), 1, (2, 2), stride, (1, 1), (1, 1)), "float32")
+
+
 def test_derivatives_of_both_orders():
     case = (1, 2, (3, 4), 2, (2, 2), (2, 1), (1, 1), (1, 1))
     check_op(lambda x, k: F.involution2d(x, k, *case[4:]), *arrays(case))

@@ -71,6 +71,11 @@ def test_values_and_gradients(shape, function, dtype):
         assert_close(got, want, dtype, 64 * sum(shape), np.abs(want).max() + 1e-3, name)
 
 
+@pytest.mark.smoke
+def test_small_values_and_gradients():
+    test_values_and_gradients(SHAPES["small"], "softmax", "float32")
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_gradients_by_differences(function):
     theta, phi, g, _ = arrays((1, 2, 3, 3, 4))

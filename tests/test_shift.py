@@ -79,6 +79,7 @@ def test_normalized_gradients():
     assert not length[5] and not grads[1][5].any()  # shifted out of the image
 
 
+@pytest.mark.smoke
 def test_sparse_shift():
     x, d = images(), displacements()
     xs, ds = fc.Tensor(x, requires_grad=True), fc.Tensor(d, requires_grad=True)

@@ -237,7 +237,7 @@ def _pitch(depth, dtype):
     return split(depth, lanes(dtype)) * lanes(dtype)
 
 
-def _padded(x, fill=0):
+def _padded(x, fill=0.0):
     """x (n, k, positions) or (n, positions) with positions filled up to whole blocks."""
     wide = split(x.shape[-1], COLUMNS) * COLUMNS
     out = np.full((*x.shape[:-1], wide), fill, x.dtype)

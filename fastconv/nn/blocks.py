@@ -5,6 +5,8 @@ Parameter counts in the docstrings: C input and O output channels, k kernel size
 so.
 """
 
+from typing import Any
+
 from .. import functional as F
 from ..autograd import expand
 from .activation import ReLU
@@ -15,12 +17,22 @@ from .norm import BatchNorm2d
 from .pooling import AdaptiveAvgPool2d, MaxPool2d
 
 
-def _pair(name, kernel_size):
+def _pair(name, kernel_size) -> Any:
     """A kernel size as (kh, kw)."""
-    pair = tuple(kernel_size) if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
+    pair: Any = tuple(kernel_size) if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
     if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"{name}: kernel_size must be one positive number or two, got {kernel_size!r}")
     return pair
+
+
+def _twice(padding):
+    """Padding as (rows, columns)."""
+    return padding if isinstance(padding, (tuple, list)) else (padding, padding)
+
+
+def _conv(*args: Any, **settings: Any):
+    """A convolution; settings may be pairs."""
+    return Conv2d(*args, **settings)
 
 
 def _conv_norm_relu(in_channels, out_channels, kernel_size, **settings):
@@ -66,10 +78,10 @@ class SpatialSeparableConv2d(Module):
         name = "SpatialSeparableConv2d"
         kh, kw = _pair(name, kernel_size)
         (sh, sw), (dh, dw) = _pair(f"{name}: stride", stride), _pair(f"{name}: dilation", dilation)
-        ph, pw = padding if isinstance(padding, (tuple, list)) else (padding, padding)
+        ph, pw = _twice(padding)
         between = out_channels if mid_channels is None else mid_channels
-        self.row = Conv2d(in_channels, between, (1, kw), (1, sw), (0, pw), (1, dw), bias=bias)
-        self.column = Conv2d(between, out_channels, (kh, 1), (sh, 1), (ph, 0), (dh, 1), bias=bias)
+        self.row = _conv(in_channels, between, (1, kw), (1, sw), (0, pw), (1, dw), bias=bias)
+        self.column = _conv(between, out_channels, (kh, 1), (sh, 1), (ph, 0), (dh, 1), bias=bias)
 
     def forward(self, input):
         return self.column(self.row(input))
@@ -87,11 +99,11 @@ class FlattenedConv2d(Module):
         name = "FlattenedConv2d"
         kh, kw = _pair(name, kernel_size)
         (sh, sw), (dh, dw) = _pair(f"{name}: stride", stride), _pair(f"{name}: dilation", dilation)
-        ph, pw = padding if isinstance(padding, (tuple, list)) else (padding, padding)
-        self.channel = Conv2d(in_channels, out_channels, 1, bias=bias)
+        ph, pw = _twice(padding)
+        self.channel = _conv(in_channels, out_channels, 1, bias=bias)
         depthwise = {"groups": out_channels, "bias": bias}
-        self.column = Conv2d(out_channels, out_channels, (kh, 1), (sh, 1), (ph, 0), (dh, 1), **depthwise)
-        self.row = Conv2d(out_channels, out_channels, (1, kw), (1, sw), (0, pw), (1, dw), **depthwise)
+        self.column = _conv(out_channels, out_channels, (kh, 1), (sh, 1), (ph, 0), (dh, 1), **depthwise)
+        self.row = _conv(out_channels, out_channels, (1, kw), (1, sw), (0, pw), (1, dw), **depthwise)
 
     def forward(self, input):
         return self.row(self.column(self.channel(input)))

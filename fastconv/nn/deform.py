@@ -1,5 +1,7 @@
 """Deformable convolution layers."""
 
+from typing import Any
+
 import numpy as np
 
 from .. import functional as F
@@ -80,7 +82,8 @@ class ActiveConv2d(Conv2d):
         self.position = Parameter(np.zeros((taps, 2), dtype or np.float32))
 
     def forward(self, input):
-        return F.active_conv2d(input, self.weight, self.position, self.bias, self.stride, self.padding, self.dilation)
+        settings: Any = (self.stride, self.padding, self.dilation)
+        return F.active_conv2d(input, self.weight, self.position, self.bias, *settings)
 
 
 class DeformAggregate2d(Module):

@@ -1,6 +1,7 @@
 """Layers whose kernels depend on the input: involution, conditional and dynamic convolution."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -80,13 +81,13 @@ class _MixedConv2d(Module):
         shares = self.routing(F.flatten(F.adaptive_avg_pool2d(input, 1), 1))
         weight = shares @ self.weight.reshape(self.num_experts, -1)
         bias = None if self.bias is None else shares @ self.bias
+        settings: Any = (self.stride, self.padding, self.dilation, max(batch, 1) * self.groups)
         if not batch:  # no image, no group: any expert gives the shape
-            args = self.stride, self.padding, self.dilation, self.groups
-            return F.conv2d(input, self.weight[0], None if self.bias is None else self.bias[0], *args)
+            return F.conv2d(input, self.weight[0], None if self.bias is None else self.bias[0], *settings)
         weight = weight.reshape(batch * self.out_channels, *self.weight.shape[2:])
         x = input.reshape(1, batch * self.in_channels, *input.shape[2:])
         bias = None if bias is None else bias.reshape(-1)
-        y = F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, batch * self.groups)
+        y = F.conv2d(x, weight, bias, *settings)
         return y.reshape(batch, self.out_channels, *y.shape[2:])
 
     def extra_repr(self):

@@ -10,6 +10,8 @@ arXiv 2401.06197, equation 2).  active_conv2d has one learned offset a tap, what
 1703.09076).
 """
 
+from typing import Any
+
 import numpy as np
 
 from .. import _memory
@@ -119,7 +121,7 @@ def _check_maps(op, spec_size, offset, mask, taps):
     return groups
 
 
-def _batch(op, input, offset, mask):
+def _batch(op, input, offset, mask) -> Any:
     """Input, offset and mask with a batch."""
     floating(op, "input", input)
     same_dtype(op, "offset", offset, input)

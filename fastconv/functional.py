@@ -47,6 +47,8 @@ from .ops.dropout import dropout2d as dropout2d
 # shapes and padding
 from .ops.fold import fold as fold
 from .ops.fold import unfold as unfold
+from .ops.grid_sample import affine_grid as affine_grid
+from .ops.grid_sample import grid_sample as grid_sample
 from .ops.interpolate import interpolate as interpolate
 from .ops.interpolate import upsample as upsample
 

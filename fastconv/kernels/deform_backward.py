@@ -30,7 +30,7 @@ from .gathers import split, zeros
 from .gemm import make_panel_product
 
 PIXELS = 128  # of one step of a tile
-BLOCK = 64  # channels of a tile
+BLOCK = 64  # channels of a tile at most
 
 DataBlock = Block(
     "DeformBackwardData",
@@ -190,9 +190,10 @@ def make_weights(dtype, MR, NR):
 @lru_cache(maxsize=256)
 def _blocks(spec):
     """(table of blocks, length of a block's row, where a group of offsets begins)."""
-    blocks = spec.blocks(BLOCK)
+    LANES = lanes(spec.dtype)
+    blocks = spec.blocks(min(BLOCK, split(split(spec.ic, 2), LANES) * LANES))  # two at least: one image, two threads
     groups = np.array([b[2] for b in blocks])
-    pitch = split(max(b[1] for b in blocks), lanes(spec.dtype)) * lanes(spec.dtype)
+    pitch = split(max(b[1] for b in blocks), LANES) * LANES
     return np.array(blocks, np.int64), pitch, np.searchsorted(groups, np.arange(spec.og))
 
 

@@ -1,6 +1,6 @@
 """Convolution and pooling on the CPU at the hardware's limit, forward and backward, from Numba and NumPy alone."""
 
-from . import functional, nn, optim
+from . import functional, nn, optim, views
 from ._config import batch_invariant
 from ._memory import release as release_memory
 from ._random import manual_seed
@@ -38,4 +38,5 @@ __all__ = [
     "release_memory",
     "save_state",
     "set_num_threads",
+    "views",
 ]

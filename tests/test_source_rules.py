@@ -48,6 +48,7 @@ ARROWS = {
     "nn": {"_random", "autograd", "functional", "ops"},
     "optim": {"autograd", "functional", "ops"},
     "models": {"nn"},
+    "views": {"specs"},
 }
 ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
 

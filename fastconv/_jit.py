@@ -12,6 +12,9 @@ function and its closure, options, versions, CPU and its features.  A damaged fi
 can't be written is only read.
 """
 
+# Numba's internals are untyped.
+# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportCallIssue=false
+
 import hashlib
 import os
 import pickle
@@ -105,15 +108,14 @@ class KernelCache:
     """The compiled forms of one function on disk, with the interface that Numba's dispatchers and callbacks expect."""
 
     stats: ClassVar = {"hits": 0, "misses": 0, "stored": 0}  # of the whole process
-    _stamp = None
+    # Taken when the package is imported: what is imported later and what is compiled then come from the same files.
+    _stamp = _package_stamp()
 
     def __init__(self, function):
         self._function = function
         self.cache_path = _config.cache_dir()
 
     def _path(self, sig, codegen):
-        if KernelCache._stamp is None:
-            KernelCache._stamp = _package_stamp()
         parts = (
             *(KernelCache._stamp, _describe(self._function), str(sig), codegen.magic_tuple(), sorted(OPTIONS.items())),
             *(_config.ISA, config.OPT, config.SLP_VECTORIZE, config.LOOP_VECTORIZE, config.DEBUGINFO_DEFAULT),
@@ -138,8 +140,8 @@ class KernelCache:
         return compiler.CompileResult._rebuild(target_context, *pickle.loads(data))
 
     def save_overload(self, sig, result):
-        if not _config.CACHE:
-            return
+        if not _config.CACHE or _package_stamp() != KernelCache._stamp:
+            return  # the source was edited after it was imported: this code belongs to no stamp
         data = dumps(result._reduce())
         path = self._path(sig, result.codegen)
         try:

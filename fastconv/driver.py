@@ -14,6 +14,9 @@ What this file promises for all kernels:
 * in debug mode tiles run one by one, with bounds checks, and an error inside a kernel is raised.
 """
 
+# Numba's internals are untyped.
+# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportCallIssue=false
+
 import os
 import struct
 import sys

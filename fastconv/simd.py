@@ -8,9 +8,11 @@ kernels can be read step by step in a debugger.
 The instruction set is the host's best, or FASTCONV_ISA; `isa.tile(m)` gives the register tile for it.
 """
 
-from dataclasses import dataclass
+# Numba's internals are untyped.
+# pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportCallIssue=false
 
-import llvmlite.binding as llvm
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config, types
@@ -18,95 +20,17 @@ from numba.extending import intrinsic, models, register_model
 from numba.np import arrayobj
 
 from . import _config, simd_python
+from .simd_isa import isa
 
 _i1, _i8, _i32, _i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 
 
-# ---- instruction sets
-
-
-@dataclass(frozen=True)
-class Isa:
-    """One instruction set: bytes of a vector register, number of registers, whether it has fused multiply-add."""
-
-    name: str
-    width: int
-    registers: int
-    fma: bool
-
-    def lanes(self, itemsize):
-        return self.width // itemsize
-
-    def tile(self, rows):
-        """(MR, NR) for a product of `rows` rows: MR*NR accumulators, NR loaded vectors and one broadcast must fit the
-        registers.
-
-        Measured on AVX-512: 8x3, 6x4 and 4x6 reach 95-98 % of peak; 4x7 spills and drops to a third.
-        """
-        wide = {8: 3, 4: 6, 3: 8, 2: 8, 1: 8} if self.registers >= 32 else {8: 1, 4: 2, 3: 3, 2: 4, 1: 6}
-        if self.registers < 32 and rows >= 6:
-            return 6, 2
-        for height in (8, 4, 3, 2, 1):
-            if rows >= height:
-                return height, wide[height]
-        return 1, wide[1]
-
-
-ISAS = {
-    isa.name: isa
-    for isa in (
-        Isa("avx512", 64, 32, True),
-        Isa("avx2", 32, 16, True),
-        Isa("neon", 16, 32, True),
-        Isa("generic", 16, 16, False),
-    )
-}
-_MICROARCHITECTURES = {
-    "x86-64-v4": {"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"},
-    "x86-64-v3": {"avx2", "fma"},
-}
-
-
-def _host_isa():
-    """The widest instruction set among the features that Numba compiles for."""
-    architecture = llvm.get_process_triple().split("-")[0]
-    if architecture in ("aarch64", "arm64"):
-        return "neon"
-    if config.CPU_NAME in _MICROARCHITECTURES and not config.CPU_FEATURES:
-        features = _MICROARCHITECTURES[config.CPU_NAME]
-    elif config.CPU_NAME == "generic":
-        features = set()
-    else:
-        features = {name for name, present in llvm.get_host_cpu_features().items() if present}
-    for name, needed in (("avx512", _MICROARCHITECTURES["x86-64-v4"]), ("avx2", _MICROARCHITECTURES["x86-64-v3"])):
-        if needed <= features:
-            return name
-    return "generic"
-
-
-def _choose_isa():
-    host = _host_isa()
-    name = host if _config.ISA == "auto" else _config.ISA
-    if name not in ISAS:
-        raise ValueError(f"FASTCONV_ISA must be auto or one of {', '.join(ISAS)}, given {name!r}")
-    supported = {"avx512": ("avx512", "avx2", "generic"), "avx2": ("avx2", "generic")}.get(host, (host,))
-    if name not in supported:
-        raise ValueError(f"FASTCONV_ISA={name}: this machine has {host} and can run {', '.join(supported)}")
-    if name != host and config.CPU_NAME is None:
-        # Without this LLVM would still use the host's wider registers and masks around our narrower vectors.
-        config.CPU_NAME, config.CPU_FEATURES = {"avx2": "x86-64-v3", "generic": "x86-64"}[name], ""
-    return ISAS[name]
-
-
-isa = _choose_isa()
+# ---- the vector type
 
 
 def lanes(dtype):
     """Values of a dtype in one vector."""
     return simd_python.LANES if config.DISABLE_JIT else isa.lanes(np.dtype(dtype).itemsize)
-
-
-# ---- the vector type
 
 
 class Vec(types.Type):
@@ -181,6 +105,13 @@ def _clip(b, value, low, high):
 # ---- places in arrays
 
 
+def _check_inside(context, b, first, extent, size):
+    """IndexError unless 0 <= first and first + extent <= size."""
+    outside = b.or_(b.icmp_signed("<", first, _i64(0)), b.icmp_signed(">", b.add(first, extent), size))
+    with b.if_then(outside, likely=False):
+        context.call_conv.return_user_exc(b, IndexError, ("a kernel reached beyond its array",))
+
+
 class Place:
     """An element of an array: makes pointers and, in debug mode, checks that what is touched lies inside."""
 
@@ -191,11 +122,7 @@ class Place:
         self.size = b.extract_value(struct.shape, 0)
 
     def _check(self, offset, extent):
-        b = self.b
-        first = b.add(self.index, offset)
-        outside = b.or_(b.icmp_signed("<", first, _i64(0)), b.icmp_signed(">", b.add(first, extent), self.size))
-        with b.if_then(outside, likely=False):
-            self.context.call_conv.return_user_exc(b, IndexError, ("a kernel reached beyond its array",))
+        _check_inside(self.context, self.b, self.b.add(self.index, offset), extent, self.size)
 
     def scalar(self, offset, check=True):
         if _config.DEBUG and check:
@@ -235,7 +162,7 @@ def _literals(*sizes):
     return None
 
 
-def operation(typing):
+def operation(typing) -> Any:
     """An intrinsic under its own name; without the JIT, the twin of that name."""
     if config.DISABLE_JIT:
         return getattr(simd_python, typing.__name__)
@@ -333,7 +260,12 @@ def fma_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
     def codegen(context, b, sig, args):
         vec = _vec_of(sig.args[1])
         left, right = Place(context, b, sig.args[1], args[1], args[2]), Place(context, b, sig.args[4], args[4], args[5])
-        table = context.make_array(sig.args[6])(context, b, args[6]).data
+        steps_array = context.make_array(sig.args[6])(context, b, args[6])
+        if _config.DEBUG:
+            with b.if_then(b.icmp_signed("<", args[7], args[8])):
+                start_at, count = (b.mul(_i64(2), value) for value in (args[7], b.sub(args[8], args[7])))
+                _check_inside(context, b, start_at, count, b.extract_value(steps_array.shape, 0))
+        table = steps_array.data
         start = list(cgutils.unpack_tuple(b, args[0], mr * nr))
         before = b.block
         loop, done = b.append_basic_block("k"), b.append_basic_block("k.done")
@@ -402,7 +334,7 @@ def store_part(typing, acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, ADD):
             with b.if_then(b.icmp_signed(">=", _i64(m), args[6])):
                 splat = None if add else _splat(b, vec, b.load(values.scalar(_i64(m))))
                 if _config.DEBUG:
-                    out.vector(b.mul(args[3], _i64(m)), args[7])
+                    out.vector(b.mul(args[3], _i64(m)), _clip(b, args[7], _i64(0), _i64(nr * vec.lanes)))
                 for n in range(nr):
                     offset = b.add(b.mul(args[3], _i64(m)), _i64(n * vec.lanes))
                     old = out.masked_load(offset, masks[n]) if add else splat

@@ -130,14 +130,14 @@ def argmax_rows(
 ):
     for m in range(min(r, rows)):
         for j in range(min(LANES, columns)):
-            best = None
+            best, place = None, -1
             for t in range(m * sh, m * sh + kh):
                 for c in range(j * sw, j * sw + kw):
                     if not edge or (top <= t < bottom and left <= c < right):
                         value = x[xi + t * x_row + c]
-                        if best is None or value > best[0] or np.isnan(value):
-                            best = value, base + t * x_row + c
-            y[yi + m * y_row + j], at[yi + m * y_row + j] = best
+                        if best is None or value > best or np.isnan(value):
+                            best, place = value, base + t * x_row + c
+            y[yi + m * y_row + j], at[yi + m * y_row + j] = best, place
     return False
 
 

@@ -143,7 +143,7 @@ def _check_channels(op, x_shape, w_shape, bias_shape, groups):
             f"{op}: {oc} output channels can't be split into {groups} groups; weight shape {tuple(w_shape)}"
         )
     if x_shape[1] != icg * groups:
-        per_group = f" ({icg} per group x {groups} groups)" if groups > 1 else ""
+        per_group = f" ({icg} per group x {groups} groups)" if icg * groups != icg else ""
         raise ValueError(
             f"{op}: weight expects {icg * groups} input channels{per_group}, input has {x_shape[1]}; "
             f"input shape {tuple(x_shape)}, weight shape {tuple(w_shape)}"

@@ -23,6 +23,7 @@ _CORE = {
     "pool_specs",
     "simd",
     "simd_vector",
+    "simd_isa",
     "simd_window",
     "specs",
 }
@@ -37,8 +38,9 @@ ARROWS = {
     "packing": {"_config"},
     "specs": {"_config"},
     "pool_specs": {"_config", "specs"},
-    "simd": {"_config", "simd_python"},
+    "simd": {"_config", "simd_isa", "simd_python"},
     "simd_vector": {"_config", "simd"},
+    "simd_isa": {"_config"},
     "simd_window": {"_config", "simd"},
     "driver": {"_config", "_jit", "_memory", "simd"},
     "autograd": {"_config"},
@@ -54,8 +56,8 @@ ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {
-    "numba": r"(_jit|simd|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
-    "llvmlite": r"(_jit|simd|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
+    "numba": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
+    "llvmlite": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
     "matplotlib": r"plot\.py",
     "safetensors": r"state\.py",
     "tqdm": r"cli/.*",

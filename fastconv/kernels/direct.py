@@ -39,20 +39,21 @@ DirectBlock = Block(
 )
 
 
+@helper
+def spread_rows(a, c, rows, height, count, y, yi):
+    """y[yi + row*y_plane + h*y_h + j*y_w] = c[(h*rows + row)*out_pitch + j]."""
+    for h in range(height):
+        for row in range(rows):
+            place, at = yi + row * a.y_plane + h * a.y_h, (h * rows + row) * a.out_pitch
+            for j in range(count):
+                y[place + j * a.y_w] = c[at + j]
+
+
 @cache
 def make_direct(dtype, MR, NR, STEP):
     """The kernel for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     strip_product, copy_rows = make_strip_product(MR, NR, LANES), make_copy_rows(STEP, LANES)
-
-    @helper
-    def spread_rows(a, c, rows, height, count, y, yi):
-        """y[yi + row*y_plane + h*y_h + j*y_w] = c[(h*rows + row)*out_pitch + j]."""
-        for h in range(height):
-            for row in range(rows):
-                place, at = yi + row * a.y_plane + h * a.y_h, (h * rows + row) * a.out_pitch
-                for j in range(count):
-                    y[place + j * a.y_w] = c[at + j]
 
     @tile_body(DirectBlock, dtype)
     def conv_gather_direct(block, tile, worker):
@@ -80,6 +81,7 @@ def make_direct(dtype, MR, NR, STEP):
         bias_first = group * a.rows + row
         y_first = (image_group * a.rows + row) * a.y_plane + a.y_first + d * a.y_d + h * a.y_h + first * a.y_w
         width = count + a.copy_pitch - a.out_pitch
+        out, out_pitch = (y, a.y_plane) if a.direct else (c, a.out_pitch)
         for c0 in range(0, a.channels, a.block_channels):
             channels = min(a.block_channels, a.channels - c0)
             planes = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
@@ -88,24 +90,11 @@ def make_direct(dtype, MR, NR, STEP):
             for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips the rows that are done
                 top = min(m, rows - MR)
                 for r in range(height):
-                    if a.direct:
-                        strip_product(
-                            *(w, wa + top * a.w_row, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
-                            *(
-                                y,
-                                y_first + top * a.y_plane + r * a.y_h,
-                                a.y_plane,
-                                bias,
-                                bias_first + top,
-                                m - top,
-                                add,
-                            ),
-                        )
-                    else:
-                        strip_product(
-                            *(w, wa + top * a.w_row, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
-                            *(c, (r * rows + top) * a.out_pitch, a.out_pitch, bias, bias_first + top, m - top, add),
-                        )
+                    place = y_first + top * a.y_plane + r * a.y_h if a.direct else (r * rows + top) * a.out_pitch
+                    strip_product(
+                        *(w, wa + top * a.w_row, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
+                        *(out, place, out_pitch, bias, bias_first + top, m - top, add),
+                    )
         if not a.direct:
             spread_rows(a, c, rows, height, count, y, y_first)
 

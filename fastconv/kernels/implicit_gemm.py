@@ -76,6 +76,7 @@ def make_gather(dtype, MR, NR, STEP):
         w_first = group * a.w_size // a.groups + row * a.w_row
         y_first = (image_group * a.rows + row) * a.y_plane + a.y_first
         panel_size = a.block_channels * a.block_taps * a.pitch + LANES
+        out, place, out_pitch = (y, y_first + p, a.y_plane) if a.direct else (scratch, panel_size, a.pitch)
         for c0 in range(0, a.channels, a.block_channels):
             channels = min(a.block_channels, a.channels - c0)
             for t0 in range(0, a.taps_count, a.block_taps):
@@ -89,16 +90,10 @@ def make_gather(dtype, MR, NR, STEP):
                         )
                 wa, add = w_first + c0 * a.w_channel, c0 + t0 > 0
                 last = t0 + channels * (t1 - t0)
-                if a.direct:
-                    panel_product(
-                        *(w, wa, a.w_row, rows, scratch, -t0 * a.pitch, count, steps, t0, last),
-                        *(y, y_first + p, a.y_plane, bias, group * a.rows + row, add),
-                    )
-                else:
-                    panel_product(
-                        *(w, wa, a.w_row, rows, scratch, -t0 * a.pitch, count, steps, t0, last),
-                        *(scratch, panel_size, a.pitch, bias, group * a.rows + row, add),
-                    )
+                panel_product(
+                    *(w, wa, a.w_row, rows, scratch, -t0 * a.pitch, count, steps, t0, last),
+                    *(out, place, out_pitch, bias, group * a.rows + row, add),
+                )
         if not a.direct:
             scatter_rows(a, scratch[panel_size:], rows, d, h, w0, count, y, y_first)
 

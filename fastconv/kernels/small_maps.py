@@ -34,7 +34,7 @@ SmallBlock = Block(
     "SmallBlock",
     {
         **{"x": None, "w": None, "bias": None, "y": None, "zeros": None, "scratch": None},
-        **{"taps": "i8", "phases": "i8", "steps": "i8", "strips": "i8"},
+        **{"places": "i8", "steps": "i8", "strips": "i8"},  # places: of phases or of taps (see make_pack_images)
     },
     GATHER_NUMBERS
     + COPY_NUMBERS
@@ -43,12 +43,9 @@ SmallBlock = Block(
 
 
 @cache
-def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
-    """The kernel for a register tile of MR pixels and NR vectors of channels, a column step (0: any), and whether the
-    tiles follow the rows of the map."""
-    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    strip_product, pack_row = make_strip_product(MR, NR, LANES), make_pack_row(STEP, LANES)
-    copy_rows = make_copy_rows(STEP, LANES)
+def make_pack_images(STEP, LANES, BY_ROWS):
+    """Bringing the channels of a chunk of images to the panel, as padded rows or tap by tap."""
+    pack_row, copy_rows = make_pack_row(STEP, LANES), make_copy_rows(STEP, LANES)
 
     @helper
     def pack_patches(a, x, taps, chunk, images, group, c0, channels, panel):
@@ -72,6 +69,13 @@ def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
                 *(a, x, plane * a.xd * a.xh * a.xw, channels, phases, 0, 0, a.copy_rows, 0, a.copy_pitch),
                 *(panel, i * a.image_size),
             )
+
+    return copy_images if BY_ROWS else pack_patches
+
+
+@cache
+def make_pack_weights(LANES):
+    """Bringing the weights of a block of output channels to the cache, transposed."""
 
     @helper
     def transpose_run(a, w, first, length, rows, panel, at, square):
@@ -107,17 +111,29 @@ def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
                 at = c * a.w_taps * a.columns
                 transpose_run(a, w, first + c * a.w_channel, a.w_taps, rows, panel, at, square)
 
-    @helper
-    def store_transposed(a, c, bias, bias_first, rows, y, yi):
-        """y[yi + row*y_plane + place of pixel p] = c[p*part + row] + bias[row]."""
-        p = 0
-        for d in range(a.grid_d):
-            for h in range(a.grid_h):
-                for w in range(a.grid_w):
-                    place = yi + d * a.y_d + h * a.y_h + w * a.y_w
-                    for row in range(rows):
-                        y[place + row * a.y_plane] = c[p * a.part + row] + bias[bias_first + row]
-                    p += 1
+    return pack_weights
+
+
+@helper
+def store_transposed(a, c, bias, bias_first, rows, y, yi):
+    """y[yi + row*y_plane + place of pixel p] = c[p*part + row] + bias[row]."""
+    p = 0
+    for d in range(a.grid_d):
+        for h in range(a.grid_h):
+            for w in range(a.grid_w):
+                place = yi + d * a.y_d + h * a.y_h + w * a.y_w
+                for row in range(rows):
+                    y[place + row * a.y_plane] = c[p * a.part + row] + bias[bias_first + row]
+                p += 1
+
+
+@cache
+def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
+    """The kernel for a register tile of MR pixels and NR vectors of channels, a column step (0: any), and whether the
+    tiles follow the rows of the map."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    strip_product = make_strip_product(MR, NR, LANES)
+    pack_images, pack_weights = make_pack_images(STEP, LANES, BY_ROWS), make_pack_weights(LANES)
 
     @tile_body(SmallBlock, dtype)
     def conv_gather_small_maps(block, tile, worker):
@@ -125,8 +141,8 @@ def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
         a = fields(block)
         x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
         bias, zeros = array_at(a.bias, a.bias_size, KIND), array_at(a.zeros, a.zeros_size, KIND)
-        taps, steps = array_at(a.taps, a.taps_size, "i8"), array_at(a.steps, a.steps_size, "i8")
-        phases, strips = array_at(a.phases, a.phases_size, "i8"), array_at(a.strips, a.strips_size, "i8")
+        places, steps = array_at(a.places, a.places_size, "i8"), array_at(a.steps, a.steps_size, "i8")
+        strips = array_at(a.strips, a.strips_size, "i8")
         scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         square, panel = scratch[: LANES * LANES], scratch[LANES * LANES :]
         weights = panel[a.panel_size :]
@@ -141,10 +157,7 @@ def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
         w_first = group * (a.w_size // a.groups) + first * a.w_row
         for c0 in range(0, a.channels, a.block_channels):
             channels = min(a.block_channels, a.channels - c0)
-            if BY_ROWS:
-                copy_images(a, x, phases, chunk, images, group, c0, channels, panel)
-            else:
-                pack_patches(a, x, taps, chunk, images, group, c0, channels, panel)
+            pack_images(a, x, places, chunk, images, group, c0, channels, panel)
             last = channels * a.taps_count
             for m in range(0, rows, a.columns):
                 width = min(a.columns, rows - m)
@@ -232,7 +245,8 @@ def _layout(gather, shape, channels):
         **{"phases_count": len(phases), "row_first": int(row_first), "row_span": int(row.max())},
         **{"column_first": int(column_first), "copy_rows": rows, "copy_pitch": pitch, "image_size": image_size},
     }
-    tables = {"phases": np.array(phases, np.int64).ravel(), "strips": np.array(strips, np.int64).ravel()}
+    places = np.array(phases, np.int64) if shape.by_rows else np.ascontiguousarray(gather.taps[:, :3])
+    tables = {"places": places.ravel(), "strips": np.array(strips, np.int64).ravel()}
     return numbers, tables, steps.ravel(), size + 2 * lanes(gather.dtype)
 
 
@@ -254,7 +268,6 @@ def gather_plan(gather, threads):
         **{"block_channels": channels, "w_taps": w_taps, "part": part, "columns": columns},
     }
     tables |= {
-        "taps": np.ascontiguousarray(gather.taps[:, :3]).ravel(),
         "steps": np.stack([patch_steps, weight_steps], axis=1).ravel(),
         "zeros": np.zeros(shape.MR, gather.dtype),
     }

@@ -21,18 +21,19 @@ def _dense(array):
     return array if array.flags.c_contiguous and array.flags.aligned else array.copy(order="C")
 
 
-def _spec(channels, rows, pixels, dtype):
-    """A convolution of kernel size 1: (1, channels, pixels) -> (1, rows, pixels)."""
+def _spec(sizes, dtype):
+    """A convolution of kernel size 1, sizes (channels, rows, pixels): (1, channels, pixels) -> (1, rows, pixels)."""
+    channels, rows, pixels = sizes
     shapes = (1, channels, pixels), (rows, channels, 1)
     return conv_spec("matmul", 1, *shapes, None, 1, 0, 1, 1, dtype)
 
 
 def _product(operation, sizes, shape, names, *arrays):
-    """One pass of `_spec(*sizes)` into a new matrix; names: of the two inputs and the output in the pass."""
+    """One pass of `_spec(sizes)` into a new matrix; names: of the two inputs and the output in the pass."""
     dtype = arrays[0].dtype
     if 0 in sizes:
         return _memory.zeros(shape, dtype)
-    spec = _spec(*sizes, dtype)
+    spec = _spec(sizes, dtype)
     out = _memory.empty(shape, dtype)
     buffers = dict(zip(names, (*map(_dense, arrays), out), strict=True))
     launch(*select(operation, spec).emit(spec, {"b": None, **buffers}))

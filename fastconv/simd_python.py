@@ -221,3 +221,7 @@ def scatter_windows(gy, at, gi, count, base, gx, xi, x_row, rows, columns, kh, k
         for c in range(min(LANES * kw, columns)):
             j, position = c // kw, base + r * x_row + c
             gx[xi + r * x_row + c] = gy[gi + j] if j < count and at[gi + j] == position else 0
+
+
+def gather_places(x, xi, places, pi):
+    return np.array([x[xi + p] if p >= 0 else 0 for p in _take(places, pi)], x.dtype)

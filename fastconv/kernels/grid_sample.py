@@ -11,7 +11,8 @@ import numpy as np
 
 from .._jit import Block, helper, tile_body
 from ..driver import Row
-from ..simd import array_at, fields
+from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
+from ..simd_vector import fma_vector, gather_places, splat_vector, store_window
 
 NUMBERS = "id ih iw axes channels points chunk chunks mode padding align taps channel_part"
 SampleBlock = Block("GridSample", "x grid y scratch", NUMBERS)
@@ -96,11 +97,11 @@ def make_axis(dtype):
 
 @cache
 def make_point_taps(dtype):
-    real, axis_taps = np.dtype(dtype).type, make_axis(dtype)
+    real, axis_taps, LANES = np.dtype(dtype).type, make_axis(dtype), lanes(dtype)
 
     @helper
-    def point_taps(a, grid, first, count, at, w, dw, small_at, small_w, small_dw):
-        """at[k, p] (-1: outside), w[k, p] and dw[axis, k, p] for `count` points from point `first` on; axis 0 is x."""
+    def point_taps(a, grid, first, count, at, w, dw, small_at, small_w, small_dw, derive):
+        """at, w[k, p] and, if `derive`, dw[axis, k, p] of `count` points from `first` on; at -1: outside, axis 0: x."""
         each = 1 if a.mode == NEAREST else 2 * a.mode
         size = a.taps * a.chunk
         for p in range(count):
@@ -116,10 +117,14 @@ def make_point_taps(dtype):
                         inside = small_at[x] >= 0 and small_at[y] >= 0 and small_at[z] >= 0
                         at[k] = (small_at[z] * a.ih + small_at[y]) * a.iw + small_at[x] if inside else -1
                         w[k] = small_w[x] * small_w[y] * small_w[z]
-                        dw[k] = small_dw[x] * small_w[y] * small_w[z]
-                        dw[size + k] = small_w[x] * small_dw[y] * small_w[z]
-                        dw[2 * size + k] = small_w[x] * small_w[y] * small_dw[z]
+                        if derive:
+                            dw[k] = small_dw[x] * small_w[y] * small_w[z]
+                            dw[size + k] = small_w[x] * small_dw[y] * small_w[z]
+                            dw[2 * size + k] = small_w[x] * small_w[y] * small_dw[z]
                         k += a.chunk
+        for p in range(count, min(a.chunk, count + LANES)):
+            for k in range(p, size, a.chunk):
+                at[k] = -1
 
     return point_taps
 
@@ -128,6 +133,7 @@ def make_point_taps(dtype):
 def make_bodies(dtype):
     """(forward, gradient of the image, gradient of the grid)."""
     KIND, ITEM, real = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, np.dtype(dtype).type
+    LANES = lanes(dtype)
     point_taps = make_point_taps(dtype)
 
     @helper
@@ -153,16 +159,14 @@ def make_bodies(dtype):
         grid = array_at(a.grid, a.grid_size, KIND)
         at, w, dw, small_at, small_w, small_dw = working_memory(a, worker)
         n, start = tile // a.chunks, tile % a.chunks * a.chunk
-        count, pixels = min(a.chunk, a.points - start), a.id * a.ih * a.iw
-        point_taps(a, grid, n * a.points + start, count, at, w, dw, small_at, small_w, small_dw)
+        count, pixels, size = min(a.chunk, a.points - start), a.id * a.ih * a.iw, a.taps * a.chunk
+        point_taps(a, grid, n * a.points + start, count, at, w, dw, small_at, small_w, small_dw, False)
         for c in range(n * a.channels, (n + 1) * a.channels):
-            plane, out = x[c * pixels : (c + 1) * pixels], y[c * a.points + start : c * a.points + start + count]
-            out[:] = real(0)
-            for k in range(0, a.taps * a.chunk, a.chunk):
-                for p in range(count):
-                    i = at[k + p]
-                    if i >= 0:
-                        out[p] += w[k + p] * plane[np.uintp(i)]
+            for p in range(0, count, LANES):
+                total = splat_vector(x, real(0))
+                for k in range(p, size, a.chunk):
+                    total = fma_vector(load_vector(w, k), gather_places(x, c * pixels, at, k), total)
+                store_window(total, y, c * a.points + start + p, count - p)
 
     @tile_body(SampleBlock, dtype)
     def grid_sample_bwd_input(block, tile, worker):
@@ -177,7 +181,7 @@ def make_bodies(dtype):
         x[(n * a.channels + c0) * pixels : (n * a.channels + c1) * pixels] = real(0)
         for start in range(0, a.points, a.chunk):
             count = min(a.chunk, a.points - start)
-            point_taps(a, grid, n * a.points + start, count, at, w, dw, small_at, small_w, small_dw)
+            point_taps(a, grid, n * a.points + start, count, at, w, dw, small_at, small_w, small_dw, False)
             for c in range(n * a.channels + c0, n * a.channels + c1):
                 plane = x[c * pixels : (c + 1) * pixels]
                 for k in range(0, a.taps * a.chunk, a.chunk):
@@ -196,14 +200,14 @@ def make_bodies(dtype):
         n, start = tile // a.chunks, tile % a.chunks * a.chunk
         count, pixels, size = min(a.chunk, a.points - start), a.id * a.ih * a.iw, a.taps * a.chunk
         first = n * a.points + start
-        point_taps(a, grid, first, count, at, w, dw, small_at, small_w, small_dw)
+        point_taps(a, grid, first, count, at, w, dw, small_at, small_w, small_dw, True)
         for k in range(0, size, a.chunk):  # w becomes the sum over the channels of y times the tap's value
-            for p in range(count):
-                total, i = real(0), at[k + p]
-                if i >= 0:
-                    for c in range(n * a.channels, (n + 1) * a.channels):
-                        total += y[c * a.points + start + p] * x[c * pixels + i]
-                w[k + p] = total
+            for p in range(0, count, LANES):
+                total = splat_vector(x, real(0))
+                for c in range(n * a.channels, (n + 1) * a.channels):
+                    gradient = load_window(y, c * a.points + start + p, 1, 0, count - p, 1)
+                    total = fma_vector(gradient, gather_places(x, c * pixels, at, k + p), total)
+                store_vector(total, w, k + p)
         for p in range(count):
             for axis in range(a.axes):
                 total = real(0)

@@ -203,7 +203,8 @@ _KERNELS = {
     2: [(1, 1), (3, 3), (2, 2), (3, 5), (5, 1), (1, 7), (4, 3), (7, 7)],
     3: [(1, 1, 1), (3, 3, 3), (2, 2, 2), (1, 3, 3), (3, 1, 2), (2, 3, 4)],
 }
-# Kernels are compiled for each register tile and column step: few of them in each rank keep the suite quick, EDGES have the rest.
+# Kernels are compiled for each register tile and column step: few of them in each rank keep the suite quick, EDGES have
+# the rest.
 _STRIDES = {1: (1, 1, 1, 3, 5), 2: (1, 1, 1, 2), 3: (1, 1, 2, 3)}
 _CHANNELS = {
     1: [(1, 3, 8), (1, 8, 9), (1, 16, 15), (1, 40, 33), (2, 8, 10), (3, 9, 8), (13, 1, 1), (5, 1, 1)],

@@ -22,8 +22,8 @@ CHUNK = 256  # points whose taps are computed at once
 
 
 @cache
-def make_axis(dtype):
-    """The taps of one axis, in the precision of the arrays."""
+def make_folded(dtype):
+    """Positions beyond the image, in the precision of the arrays."""
     real = np.dtype(dtype).type
 
     @helper
@@ -51,8 +51,16 @@ def make_axis(dtype):
                 return real(size - 1), real(0)
         return position, slope
 
+    return folded
+
+
+@cache
+def make_cubic_taps(dtype):
+    real = np.dtype(dtype).type
+
     @helper
     def cubic_taps(w, dw, o, t, slope):
+        """The weights of the four taps around a position, t beyond the second, and their derivatives times slope."""
         a = real(-0.75)
         for k in range(4):
             x = abs(t - real(k - 1))
@@ -63,6 +71,14 @@ def make_axis(dtype):
             else:
                 w[o + k] = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
                 dw[o + k] = ((3 * a * x - 10 * a) * x + 8 * a) * sign * slope
+
+    return cubic_taps
+
+
+@cache
+def make_axis(dtype):
+    """The taps of one axis, in the precision of the arrays."""
+    real, folded, cubic_taps = np.dtype(dtype).type, make_folded(dtype), make_cubic_taps(dtype)
 
     @helper
     def axis_taps(coordinate, size, mode, padding, align, at, w, dw, o):
@@ -130,11 +146,8 @@ def make_point_taps(dtype):
 
 
 @cache
-def make_bodies(dtype):
-    """(forward, gradient of the image, gradient of the grid)."""
-    KIND, ITEM, real = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, np.dtype(dtype).type
-    LANES = lanes(dtype)
-    point_taps = make_point_taps(dtype)
+def make_working_memory(dtype):
+    KIND, ITEM = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize
 
     @helper
     def working_memory(a, worker):
@@ -150,6 +163,15 @@ def make_bodies(dtype):
             memory[4 * size : 4 * size + 16],
             memory[4 * size + 16 :],
         )
+
+    return working_memory
+
+
+@cache
+def make_forward(dtype):
+    """The image at the points."""
+    KIND, LANES, real = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
+    point_taps, working_memory = make_point_taps(dtype), make_working_memory(dtype)
 
     @tile_body(SampleBlock, dtype)
     def grid_sample_fwd(block, tile, worker):
@@ -167,6 +189,15 @@ def make_bodies(dtype):
                 for k in range(p, size, a.chunk):
                     total = fma_vector(load_vector(w, k), gather_places(x, c * pixels, at, k), total)
                 store_window(total, y, c * a.points + start + p, count - p)
+
+    return grid_sample_fwd
+
+
+@cache
+def make_input(dtype):
+    """The gradient of the image."""
+    KIND, real = np.dtype(dtype).str[1:], np.dtype(dtype).type
+    point_taps, working_memory = make_point_taps(dtype), make_working_memory(dtype)
 
     @tile_body(SampleBlock, dtype)
     def grid_sample_bwd_input(block, tile, worker):
@@ -189,6 +220,15 @@ def make_bodies(dtype):
                         i = at[k + p]
                         if i >= 0:
                             plane[np.uintp(i)] += w[k + p] * y[c * a.points + start + p]
+
+    return grid_sample_bwd_input
+
+
+@cache
+def make_grid(dtype):
+    """The gradient of the grid."""
+    KIND, LANES, real = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
+    point_taps, working_memory = make_point_taps(dtype), make_working_memory(dtype)
 
     @tile_body(SampleBlock, dtype)
     def grid_sample_bwd_grid(block, tile, worker):
@@ -216,34 +256,32 @@ def make_bodies(dtype):
                         total += dw[axis * size + k + p] * w[k + p]
                 grid[(first + p) * a.axes + axis] = total  # the point's coordinates are no longer needed
 
-    return grid_sample_fwd, grid_sample_bwd_input, grid_sample_bwd_grid
+    return grid_sample_bwd_grid
 
 
-def _row(which, size, mode, padding, align, x, grid, y):
+def _row(make, size, mode, padding, align, x, grid, y):
     axes, channels = len(size), x.shape[1]
     taps, points = max(1, 2 * mode) ** axes, y[0, 0].size
     chunks, channel_part = -(-points // CHUNK), max(1, min(16, channels // 4))
     values = dict(zip(("id", "ih", "iw"), (1,) * (3 - axes) + tuple(size), strict=True))
     values |= {"x": x, "grid": grid, "y": y, "axes": axes, "channels": channels, "points": points, "chunk": CHUNK}
     values |= {"chunks": chunks, "mode": mode, "padding": padding, "align": int(align), "taps": taps}
-    tiles = -(-channels // channel_part) if which == 1 else chunks
+    tiles = -(-channels // channel_part) if make is make_input else chunks
     scratch = 8 * (taps * CHUNK + 16) // x.dtype.itemsize + 4 * taps * CHUNK + 32
     work = x.shape[0] * points * taps * (4 + 1.0 * channels)
-    return Row(
-        make_bodies(x.dtype.name)[which], x.shape[0] * tiles, values | {"channel_part": channel_part}, work, scratch
-    )
+    return Row(make(x.dtype.name), x.shape[0] * tiles, values | {"channel_part": channel_part}, work, scratch)
 
 
 def forward_row(*arguments):
     """The row that computes y; arguments: size, mode, padding, align, x, grid, y, none of them empty."""
-    return _row(0, *arguments)
+    return _row(make_forward, *arguments)
 
 
 def input_row(*arguments):
     """The row that computes the gradient in the place of x from that in the place of y."""
-    return _row(1, *arguments)
+    return _row(make_input, *arguments)
 
 
 def grid_row(*arguments):
     """The row that overwrites `grid` with its gradient."""
-    return _row(2, *arguments)
+    return _row(make_grid, *arguments)

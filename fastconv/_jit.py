@@ -38,7 +38,12 @@ OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": _config.DEBUG}
 JIT = not config.DISABLE_JIT
 
 # Helpers are called by kernels only: without wrappers for Python and C they compile faster.
-helper = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_compiled_helper = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def helper(function):
+    """A decorator: a serial function that bodies call."""
+    return _compiled_helper(_named_by_content(function))
 
 
 # ---- the cache
@@ -167,12 +172,24 @@ def cached(**options):
     """A decorator: compile with these further options, keep the result on disk."""
 
     def decorate(function):
-        dispatcher = numba.njit(**OPTIONS, **options)(function)
+        dispatcher = numba.njit(**OPTIONS, **options)(_named_by_content(function))
         if JIT:
             dispatcher._cache = KernelCache(function)
         return dispatcher
 
     return decorate
+
+
+def _named_by_content(function):
+    """The function, its qualified name ending in a hash of all that it captures.
+
+    Numba names machine code by qualified name, argument types and a counter of the process.  Two variants of one
+    factory, compiled in two processes, can so have one name, and a third process that loads both from the cache would
+    run the first in place of the second.
+    """
+    if JIT:
+        function.__qualname__ += f"_{hashlib.sha256(_describe(function).encode()).hexdigest()[:16]}"
+    return function
 
 
 # ---- tile bodies
@@ -231,6 +248,6 @@ def tile_body(block, dtype):
     """A decorator: the function is a tile body with this parameter block, for arrays of this dtype."""
 
     def decorate(function):
-        return TileBody(function, block, dtype)
+        return TileBody(_named_by_content(function), block, dtype)
 
     return decorate

@@ -32,8 +32,9 @@ class Impl:
 
     @staticmethod
     def pack(spec, weight):
-        """The weights as the kernel wants them; layers in evaluation mode and compiled networks keep the result."""
-        return weight
+        """The weights as the kernel likes them best, which layers in evaluation mode keep and hand to `emit` as buffer
+        "packed"; None if it reads them as they lie."""
+        return None
 
     @staticmethod
     def emit(spec, buffers):

@@ -25,6 +25,7 @@ from .gathers import (
     emit_data,
     emit_forward,
     forward_gathers,
+    pack_strips,
     parts_for,
     phases_of,
     split,
@@ -77,7 +78,7 @@ def make_direct(dtype, MR, NR, STEP):
         first = vectors * column_block // a.column_blocks * LANES
         count = min(a.grid_w, vectors * (column_block + 1) // a.column_blocks * LANES) - first
         row, rows = part_rows(a, part, MR)
-        w_first = group * (a.w_size // a.groups) + row * a.w_row
+        w_first = group * (a.w_size // a.groups)
         bias_first = group * a.rows + row
         y_first = (image_group * a.rows + row) * a.y_plane + a.y_first + d * a.y_d + h * a.y_h + first * a.y_w
         width = count + a.copy_pitch - a.out_pitch
@@ -89,10 +90,11 @@ def make_direct(dtype, MR, NR, STEP):
             wa, last, add = w_first + c0 * a.w_channel, channels * a.taps_count, c0 > 0
             for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips the rows that are done
                 top = min(m, rows - MR)
+                strip = wa + ((row + m) // MR * a.w_strip if a.w_strip else (row + top) * a.w_row)
                 for r in range(height):
                     place = y_first + top * a.y_plane + r * a.y_h if a.direct else (r * rows + top) * a.out_pitch
                     strip_product(
-                        *(w, wa + top * a.w_row, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
+                        *(w, strip, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
                         *(out, place, out_pitch, bias, bias_first + top, m - top, add),
                     )
         if not a.direct:
@@ -145,7 +147,7 @@ def gather_plan(gather, threads):
     channel = np.arange(channels)[:, None]
     steps = np.stack(
         [
-            (channel * gather.w_channel + gather.taps[:, 3]).ravel(),
+            (channel * gather.w_channel + gather.taps[:, 3] * gather.w_step).ravel(),
             (channel * (len(phases) * copy_rows * copy_pitch) + tap_steps).ravel(),
         ],
         axis=1,
@@ -205,6 +207,10 @@ class ConvForward(Impl):
     @staticmethod
     def cost(spec):
         return _cost(forward_gathers(spec))
+
+    @staticmethod
+    def pack(spec, weight):
+        return pack_strips(spec, weight)
 
     @staticmethod
     def emit(spec, buffers):

@@ -6,7 +6,7 @@ the input pixels fall into residue classes, each a gather over its own taps and 
 (Dumoulin and Visin, arXiv 1603.07285, section 4).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -16,6 +16,8 @@ import numpy as np
 from .. import driver
 from .._jit import TileBody
 from ..driver import Row
+from ..packing import strips
+from ..simd import isa
 
 NANOSECONDS_PER_FLOP = 1 / 100
 PACK_CYCLES = 5  # to copy one vector of patches, next to one cycle for each vector multiplication
@@ -24,7 +26,8 @@ PACK_CYCLES = 5  # to copy one vector of patches, next to one cycle for each vec
 @dataclass(frozen=True, eq=False)
 class Gather:
     """Sizes as (d, h, w); taps: rows (offset d, h, w, index in the weights); y_*: where grid point (d, h, w) lies in an
-    output plane."""
+    output plane.  w_*: distances in the weights between rows, channels and taps; between strips of rows, where they are
+    packed, else 0."""
 
     dtype: str
     images: int
@@ -42,6 +45,8 @@ class Gather:
     y_d: int
     y_h: int
     y_w: int
+    w_step: int = 1
+    w_strip: int = 0
 
     @property
     def pixels(self):
@@ -63,14 +68,14 @@ class Gather:
         names = ("xd", "xh", "xw", "grid_d", "grid_h", "grid_w", "sd", "sh", "sw")
         return {
             **dict(zip(names, self.source + self.grid + self.step, strict=True)),
-            **{name: getattr(self, name) for name in ("groups", "rows", "channels", "w_row", "w_channel", "y_plane")},
-            **{name: getattr(self, name) for name in ("y_first", "y_d", "y_h", "y_w")},
+            **{name: getattr(self, name) for name in ("groups", "rows", "channels", "w_row", "w_channel", "w_strip")},
+            **{name: getattr(self, name) for name in ("y_plane", "y_first", "y_d", "y_h", "y_w")},
             "direct": int(self.contiguous),
         }
 
 
 GEOMETRY_NUMBERS = "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels parts "
-GATHER_NUMBERS = GEOMETRY_NUMBERS + "w_row w_channel y_plane y_first y_d y_h y_w direct "
+GATHER_NUMBERS = GEOMETRY_NUMBERS + "w_row w_channel w_strip y_plane y_first y_d y_h y_w direct "
 
 
 COPY_NUMBERS = (
@@ -131,6 +136,22 @@ def forward_gathers(spec):
 
 
 @lru_cache(maxsize=1024)
+def packed_gathers(spec):
+    """The gathers of the forward pass on weights from `pack_strips`."""
+    height = isa.tile(spec.ocg)[0]
+    strip = spec.icg * spec.taps * height
+    return tuple(
+        replace(gather, w_row=1, w_channel=spec.taps * height, w_step=height, w_strip=strip)
+        for gather in forward_gathers(spec)
+    )
+
+
+def pack_strips(spec, weight):
+    """The weights in strips of a register tile's rows, or None where there are none to pack."""
+    return strips(weight, spec.g, isa.tile(spec.ocg)[0]) if weight.size else None
+
+
+@lru_cache(maxsize=1024)
 def data_gathers(spec):
     """The gathers of the data gradient: one for each residue class of input pixels that touches an output at all."""
     stride, size = (spec.sd, spec.sh, spec.sw), (spec.id, spec.ih, spec.iw)
@@ -180,14 +201,17 @@ def _plans(plan, gathers, spec, threads):
 
 
 def emit_forward(plan, spec, buffers):
-    """The rows of the forward pass by an algorithm's `plan(gather, threads)`."""
+    """The rows of the forward pass by an algorithm's `plan(gather, threads)`; on packed weights where there are
+    some."""
     bias = buffers.get("b")
     if bias is None:
         bias = zeros(spec.oc, spec.dtype)
-    plans = _plans(plan, forward_gathers, spec, driver.get_num_threads())
+    packed = buffers.get("packed")
+    gathers, w = (forward_gathers, buffers["w"]) if packed is None else (packed_gathers, packed)
+    plans = _plans(plan, gathers, spec, driver.get_num_threads())
     if not plans:
         buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels)[...] = bias[:, None]
-    return tuple(_row(plan, buffers["x"], buffers["w"], bias, buffers["y"]) for plan in plans)
+    return tuple(_row(plan, buffers["x"], w, bias, buffers["y"]) for plan in plans)
 
 
 def emit_data(plan, spec, buffers):

@@ -29,12 +29,13 @@ from .gathers import (
     emit_data,
     emit_forward,
     forward_gathers,
+    pack_strips,
     parts_for,
     split,
     tap_table,
     zeros,
 )
-from .gemm import make_panel_product, part_rows
+from .gemm import make_panel_product, make_strip_product, part_rows
 from .patches import make_pack_row, scatter_rows
 
 GatherBlock = Block(
@@ -53,7 +54,7 @@ WeightsBlock = Block(
 def make_gather(dtype, MR, NR, STEP):
     """The gather for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    panel_product, pack_row = make_panel_product(MR, NR, LANES), make_pack_row(STEP, LANES)
+    strip_product, pack_row = make_strip_product(MR, NR, LANES), make_pack_row(STEP, LANES)
 
     @tile_body(GatherBlock, dtype)
     def conv_gather_implicit_gemm(block, tile, worker):
@@ -73,7 +74,7 @@ def make_gather(dtype, MR, NR, STEP):
         d, h, w0 = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
         row, rows = part_rows(a, part, MR)
         x_first = image_group * a.channels * a.xd * a.xh * a.xw
-        w_first = group * a.w_size // a.groups + row * a.w_row
+        w_first = group * (a.w_size // a.groups)
         y_first = (image_group * a.rows + row) * a.y_plane + a.y_first
         panel_size = a.block_channels * a.block_taps * a.pitch + LANES
         out, place, out_pitch = (y, y_first + p, a.y_plane) if a.direct else (scratch, panel_size, a.pitch)
@@ -90,10 +91,13 @@ def make_gather(dtype, MR, NR, STEP):
                         )
                 wa, add = w_first + c0 * a.w_channel, c0 + t0 > 0
                 last = t0 + channels * (t1 - t0)
-                panel_product(
-                    *(w, wa, a.w_row, rows, scratch, -t0 * a.pitch, count, steps, t0, last),
-                    *(out, place, out_pitch, bias, group * a.rows + row, add),
-                )
+                for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips its rows
+                    top = min(m, rows - MR)
+                    strip = wa + ((row + m) // MR * a.w_strip if a.w_strip else (row + top) * a.w_row)
+                    strip_product(
+                        *(w, strip, a.w_row, scratch, -t0 * a.pitch, count, steps, t0, last),
+                        *(out, place + top * out_pitch, out_pitch, bias, group * a.rows + row + top, m - top, add),
+                    )
         if not a.direct:
             scatter_rows(a, scratch[panel_size:], rows, d, h, w0, count, y, y_first)
 
@@ -194,7 +198,7 @@ def gather_plan(gather, threads):
         **{"chunks": chunks, "pixels": gather.pixels, "taps_count": taps, "pitch": pitch},
         **{"block_channels": block_channels, "block_taps": block_taps},
     }
-    w_steps = (np.arange(block_channels)[:, None] * gather.w_channel + gather.taps[:, 3]).ravel()
+    w_steps = (np.arange(block_channels)[:, None] * gather.w_channel + gather.taps[:, 3] * gather.w_step).ravel()
     steps = np.stack([w_steps, np.arange(w_steps.size) * pitch], axis=1).ravel()
     scratch = block_channels * block_taps * pitch + 2 * LANES
     if not gather.contiguous:
@@ -221,6 +225,10 @@ class ConvForward(Impl):
     @staticmethod
     def cost(spec):
         return _cost(forward_gathers(spec))
+
+    @staticmethod
+    def pack(spec, weight):
+        return pack_strips(spec, weight)
 
     @staticmethod
     def emit(spec, buffers):

@@ -24,8 +24,9 @@ class Adder2d(Conv2d):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def _function(self, *args):
-        return F.adder2d(*args)
+    def _conv(self, x, padding):
+        geometry = self.stride, padding, self.dilation, self.groups
+        return F.adder2d(x, self.weight, self.bias, *geometry)
 
     def scale_gradient(self, eta=0.2):
         """Give the weight's gradient the norm eta * sqrt(k), k = number of weights: call it between backward and the

@@ -116,8 +116,8 @@ class ShuffledGroupConv2d(Conv2d):
     and O with bias.
     """
 
-    def _function(self, *args):
-        return F.channel_shuffle(super()._function(*args), self.groups)
+    def _conv(self, x, padding):
+        return F.channel_shuffle(super()._conv(x, padding), self.groups)
 
 
 class ASPP(Module):

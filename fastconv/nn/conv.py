@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 from .. import functional as F
+from ..autograd import is_grad_enabled
+from ..ops.conv import PackedWeights, conv_nd
 from . import init
 from .module import Module, Parameter
 
@@ -63,6 +65,7 @@ class _ConvNd(Module):
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(np.empty(shape, dtype or np.float32))
         self.register_parameter("bias", Parameter(np.empty(out_channels, dtype or np.float32)) if bias else None)
+        self._kept = PackedWeights()
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -78,11 +81,11 @@ class _ConvNd(Module):
         return self._conv(F.pad(input, self._border(), self.padding_mode), 0)
 
     def _conv(self, x, padding):
-        """The convolution itself: the one place where the layer meets the op."""
-        return self._function(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
-
-    def _function(self, *args):
-        raise NotImplementedError
+        """The convolution itself: the one place where the layer meets the op.  In evaluation, without gradients, the
+        layer keeps its weights packed."""
+        kept = None if self.training or is_grad_enabled() else self._kept
+        arguments = x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
+        return conv_nd(f"conv{self._dims}d", self._dims, *arguments, kept)
 
     def _border(self):
         """Padding as `F.pad` takes it: before and after, last axis first."""
@@ -116,23 +119,14 @@ class Conv1d(_ConvNd):
 
     _dims = 1
 
-    def _function(self, *args):
-        return F.conv1d(*args)
-
 
 class Conv2d(_ConvNd):
     """(N, C, H, W) or (C, H, W)."""
 
     _dims = 2
 
-    def _function(self, *args):
-        return F.conv2d(*args)
-
 
 class Conv3d(_ConvNd):
     """(N, C, D, H, W) or (C, D, H, W)."""
 
     _dims = 3
-
-    def _function(self, *args):
-        return F.conv3d(*args)

@@ -21,13 +21,10 @@ from ..autograd import Op
 from ..autograd.op import value
 from ..driver import launch
 from ..kernels import adder, implicit_gemm  # noqa: F401  (they register their implementations)
+from ..packing import dense
 from ..specs import conv_spec
 from .checks import floating, same_dtype
 from .conv import ConvBackwardWeights
-
-
-def _dense(array):
-    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
 
 
 class Adder(Op):
@@ -41,8 +38,8 @@ class Adder(Op):
         ctx.save(x, w)
         ctx.spec = spec
         y = _memory.empty(spec.y_shape, spec.dtype)
-        bias = None if b is None else _dense(b)
-        launch(*select("adder.fwd", spec).emit(spec, {"x": _dense(x), "w": _dense(w), "b": bias, "y": y}))
+        bias = None if b is None else dense(b)
+        launch(*select("adder.fwd", spec).emit(spec, {"x": dense(x), "w": dense(w), "b": bias, "y": y}))
         return y
 
     @staticmethod
@@ -52,7 +49,7 @@ class Adder(Op):
         per_channel = gy.reshape(spec.n, spec.oc, spec.out_pixels).sum(2).sum(0)
         if ctx.needs[0]:
             gx = _memory.empty(spec.x_shape, spec.dtype)
-            buffers = {"x": _dense(x), "w": _dense(w), "gy": _dense(gy), "gx": gx}
+            buffers = {"x": dense(x), "w": dense(w), "gy": dense(gy), "gx": gx}
             launch(*select("adder.bwd_data", spec).emit(spec, buffers))
         if ctx.needs[1]:
             gw = ConvBackwardWeights.apply(x, gy, spec) - w * per_channel[:, None, None, None]

@@ -17,18 +17,15 @@ from ..autograd import sum as add_up
 from ..autograd.op import Op, value
 from ..driver import launch
 from ..kernels import direct, implicit_gemm, residues, small_maps  # noqa: F401  (they register their implementations)
+from ..packing import dense
 from ..specs import conv_spec
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
 
-def _dense(array):
-    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
-
-
 def _run(operation, spec, out, **inputs):
     """Compute `out`; inputs are made dense."""
-    buffers = {name: None if array is None else _dense(array) for name, array in inputs.items()}
+    buffers = {name: None if array is None else dense(array) for name, array in inputs.items()}
     launch(*select(operation, spec).emit(spec, {**buffers, **out}))
 
 
@@ -37,17 +34,35 @@ def _output(shape, spec, like):
     return _memory.empty(shape if like.ndim == spec.ndim + 2 else shape[1:], spec.dtype)
 
 
+class PackedWeights:
+    """The packed forms of one layer's weights, kept until the weights change."""
+
+    def __init__(self):
+        self._source = None
+        self._forms = {}
+
+    def form(self, spec, weight):
+        """`weight`, a Tensor, as the implementation that `spec` selects likes it best; None: as it lies."""
+        source = weight._data, weight._version
+        if self._source is None or self._source[0] is not source[0] or self._source[1] != source[1]:
+            self._source, self._forms = source, {}
+        impl = select("conv.fwd", spec)
+        if impl.name not in self._forms:
+            self._forms[impl.name] = impl.pack(spec, dense(weight._data))
+        return self._forms[impl.name]
+
+
 class Conv(Op):
-    """y from (x, w, b or None)."""
+    """y from (x, w, b or None), on packed weights where they are given."""
 
     name = "conv"
 
     @staticmethod
-    def forward(ctx, x, w, b, spec):
+    def forward(ctx, x, w, b, spec, packed=None):
         ctx.save(x, w)
         ctx.spec = spec
         y = _output(spec.y_shape, spec, x)
-        _run("conv.fwd", spec, {"y": y}, x=x, w=w, b=b)
+        _run("conv.fwd", spec, {"y": y}, x=x, w=w, b=b, packed=packed)
         return y
 
     @staticmethod
@@ -56,7 +71,7 @@ class Conv(Op):
         gx = ConvBackwardData.apply(gy, w, ctx.spec) if ctx.needs[0] else None
         gw = ConvBackwardWeights.apply(x, gy, ctx.spec) if ctx.needs[1] else None
         gb = _sum_channels(gy, ctx.spec) if ctx.needs[2] else None
-        return gx, gw, gb, None
+        return gx, gw, gb, None, None
 
 
 class ConvBackwardData(Op):
@@ -132,12 +147,14 @@ def _batched(shape, ndim):
     return (1, *shape) if len(shape) == ndim + 1 else tuple(shape)
 
 
-def _conv(op, ndim, input, weight, bias, stride, padding, dilation, groups):
+def conv_nd(op, ndim, input, weight, bias, stride, padding, dilation, groups, kept=None):
+    """The public functions below; kept: the PackedWeights of `weight`, a Tensor, for use again and again."""
     x, w = _array(op, "input", input), _array(op, "weight", weight)
     b = None if bias is None else _array(op, "bias", bias)
     _same_dtype(op, input=x, weight=w, bias=b)
     shapes = _batched(x.shape, ndim), w.shape, None if b is None else b.shape
-    return Conv.apply(input, weight, bias, conv_spec(op, ndim, *shapes, stride, padding, dilation, groups, x.dtype))
+    spec = conv_spec(op, ndim, *shapes, stride, padding, dilation, groups, x.dtype)
+    return Conv.apply(input, weight, bias, spec, kept.form(spec, weight) if kept else None)
 
 
 def _check_gradient(op, gy, spec):
@@ -177,18 +194,18 @@ def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     padding: whole number, tuple, "same" (stride 1 only) or "valid".  Raises ValueError or TypeError with given and
     wanted numbers.
     """
-    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+    return conv_nd("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """2-d convolution: input (n, ic, h, w) or (ic, h, w), weight (oc, ic/groups, kh, kw), bias (oc,).  See conv1d."""
-    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+    return conv_nd("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """3-d convolution: input (n, ic, d, h, w) or (ic, d, h, w), weight (oc, ic/groups, kd, kh, kw), bias (oc,).  See
     conv1d."""
-    return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
+    return conv_nd("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1):

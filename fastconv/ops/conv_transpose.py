@@ -19,9 +19,10 @@ from .._registry import select
 from ..autograd.op import Op
 from ..driver import Row, launch
 from ..kernels import residues  # noqa: F401  (it registers its implementation)
+from ..packing import dense
 from ..simd import array_at, fields
 from ..specs import ConvSpec, whole_numbers
-from .conv import Conv, ConvBackwardWeights, _array, _batched, _dense, _output, _same_dtype, add_up
+from .conv import Conv, ConvBackwardWeights, _array, _batched, _output, _same_dtype, add_up
 
 BiasBlock = Block("AddBias", "y bias", "planes pixels channels part")
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -63,13 +64,13 @@ class ConvTranspose(Op):
         ctx.spec = spec
         y = _output(spec.x_shape, spec, x)
         impl = select("conv.bwd_data", spec)
-        buffers = {"gy": _dense(x), "w": _dense(w), "gx": y}
+        buffers = {"gy": dense(x), "w": dense(w), "gx": y}
         if b is None:
             launch(*impl.emit(spec, buffers))
         elif getattr(impl, "takes_bias", False):
-            launch(*impl.emit(spec, {**buffers, "b": _dense(b)}))
+            launch(*impl.emit(spec, {**buffers, "b": dense(b)}))
         else:
-            launch(*impl.emit(spec, buffers), _bias_row(spec, y, _dense(b)))
+            launch(*impl.emit(spec, buffers), _bias_row(spec, y, dense(b)))
         return y
 
     @staticmethod

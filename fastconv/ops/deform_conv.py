@@ -20,19 +20,14 @@ from ..autograd.op import value
 from ..driver import launch
 from ..kernels.deform import DeformSpec, aggregation_row, channels_last, convolution_row, layout_row
 from ..kernels.deform_backward import data_rows, weights_rows
+from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 from .checks import floating, same_dtype
 
 
-def _dense(array):
-    if array is None or (array.flags.c_contiguous and array.flags.aligned):
-        return array
-    return np.array(array, order="C")
-
-
 def _channels_last(spec, x):
     last = channels_last(spec)
-    launch(layout_row(_dense(x), last, spec.ic, spec.ih * spec.iw, 1))
+    launch(layout_row(dense(x), last, spec.ic, spec.ih * spec.iw, 1))
     return last
 
 
@@ -55,7 +50,7 @@ class DeformConv(Op):
             y[...] = 0 if b is None else b[:, None, None]
             return y
         last = _channels_last(spec, x)
-        launch(convolution_row(spec, last, _dense(offset), _dense(mask), w, _dense(b), y))
+        launch(convolution_row(spec, last, dense(offset), dense(mask), w, dense(b), y))
         return y
 
     @staticmethod
@@ -67,7 +62,7 @@ class DeformConv(Op):
             gx, goffset, gw, gmask = (None if a is None else np.zeros_like(a) for a in (x, offset, w, mask))
             return gx, goffset, gw, gb, gmask, None
         gx = goffset = gw = gmask = None
-        last, gy, offset, mask = _channels_last(spec, x), _dense(gy), _dense(offset), _dense(mask)
+        last, gy, offset, mask = _channels_last(spec, x), dense(gy), dense(offset), dense(mask)
         if any(needs):
             rows, finish = data_rows(spec, last, offset, mask, w, gy, needs)
             launch(*rows)
@@ -92,7 +87,7 @@ class DeformAggregate(Op):
         if _is_empty(spec):
             return np.zeros((spec.n, spec.ic, spec.oh, spec.ow), spec.dtype)
         y = _memory.empty((spec.n, spec.ic, spec.oh, spec.ow), spec.dtype)
-        launch(aggregation_row(spec, _channels_last(spec, x), _dense(offset), _dense(mask), y))
+        launch(aggregation_row(spec, _channels_last(spec, x), dense(offset), dense(mask), y))
         return y
 
     @staticmethod
@@ -101,7 +96,7 @@ class DeformAggregate(Op):
         if _is_empty(ctx.spec):
             return np.zeros_like(x), np.zeros_like(offset), np.zeros_like(mask), None
         last = _channels_last(ctx.spec, x)
-        rows, finish = data_rows(ctx.spec, last, _dense(offset), _dense(mask), None, _dense(gy), ctx.needs[:3])
+        rows, finish = data_rows(ctx.spec, last, dense(offset), dense(mask), None, dense(gy), ctx.needs[:3])
         launch(*rows)
         return (*finish(), None)
 

@@ -11,14 +11,11 @@ from ..autograd import matmul, reshape, swap, value
 from ..autograd.op import Op
 from ..driver import launch
 from ..kernels import grid_sample as kernels
+from ..packing import dense
 from . import checks
 
 _MODES = {"bilinear": kernels.LINEAR, "nearest": kernels.NEAREST, "bicubic": kernels.CUBIC}
 _PADDINGS = {"zeros": kernels.ZEROS, "border": kernels.BORDER, "reflection": kernels.REFLECTION}
-
-
-def _dense(x):
-    return np.require(x, requirements=("C", "A"))
 
 
 class GridSample(Op):
@@ -33,7 +30,7 @@ class GridSample(Op):
         ctx.settings = settings
         y = _memory.empty((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
         if y.size:
-            launch(kernels.forward_row(x.shape[2:], *settings, _dense(x), _dense(grid), y))
+            launch(kernels.forward_row(x.shape[2:], *settings, dense(x), dense(grid), y))
         return y
 
     @staticmethod
@@ -43,11 +40,11 @@ class GridSample(Op):
         if ctx.needs[0]:
             gx = _memory.zeros(x.shape, x.dtype)
             if gy.size:
-                launch(kernels.input_row(x.shape[2:], *ctx.settings, gx, _dense(grid), _dense(gy)))
+                launch(kernels.input_row(x.shape[2:], *ctx.settings, gx, dense(grid), dense(gy)))
         if ctx.needs[1]:
             g_grid = np.array(grid, order="C") if gy.size else np.zeros_like(grid)
             if gy.size:
-                launch(kernels.grid_row(x.shape[2:], *ctx.settings, _dense(x), g_grid, _dense(gy)))
+                launch(kernels.grid_row(x.shape[2:], *ctx.settings, dense(x), g_grid, dense(gy)))
         return gx, g_grid, None
 
 

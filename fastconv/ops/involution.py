@@ -8,25 +8,20 @@ x (n, c, h, w), kernel (n, groups, kh * kw, oh, ow) -> y (n, c, oh, ow), equatio
 The gradients are linear in both operands as well, and their own gradients are again these three operations.
 """
 
-import numpy as np
-
 from .. import _memory
 from ..autograd import Op
 from ..autograd.op import value
 from ..driver import launch
 from ..kernels.involution import involution_row
+from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 from .checks import floating, same_dtype
-
-
-def _dense(array):
-    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
 
 
 def _compute(which, shape, spec, groups, **operands):
     """A new array of this shape from the two others: y from x and k, k from x and y, or x from k and y."""
     out = _memory.empty(shape, spec.dtype)
-    buffers = {name: _dense(array) for name, array in operands.items()}
+    buffers = {name: dense(array) for name, array in operands.items()}
     (missing,) = {"x", "k", "y"} - buffers.keys()
     launch(involution_row(which, spec, groups, **buffers, **{missing: out}))
     return out

@@ -14,11 +14,8 @@ from .._registry import select
 from ..autograd import Op
 from ..driver import launch
 from ..kernels import direct, implicit_gemm, small_maps  # noqa: F401  (they register their implementations)
+from ..packing import dense
 from ..specs import conv_spec
-
-
-def _dense(array):
-    return array if array.flags.c_contiguous and array.flags.aligned else array.copy(order="C")
 
 
 def _spec(sizes, dtype):
@@ -35,7 +32,7 @@ def _product(operation, sizes, shape, names, *arrays):
         return _memory.zeros(shape, dtype)
     spec = _spec(sizes, dtype)
     out = _memory.empty(shape, dtype)
-    buffers = dict(zip(names, (*map(_dense, arrays), out), strict=True))
+    buffers = dict(zip(names, (*map(dense, arrays), out), strict=True))
     launch(*select(operation, spec).emit(spec, {"b": None, **buffers}))
     return out
 

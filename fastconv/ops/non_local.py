@@ -12,16 +12,11 @@ relu     f = max(theta_i . phi_j, 0), C the number of j    (concatenation, equat
 No matrix of all pairs is in memory: softmax and relu compute it block by block, forward and backward; dot is regrouped.
 """
 
-import numpy as np
-
 from ..autograd import Op, matmul, swap
 from ..driver import launch
 from ..kernels.non_local import RELU, SOFTMAX, backward_rows, forward_row
+from ..packing import dense
 from .checks import floating, same_dtype
-
-
-def _dense(array):
-    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
 
 
 class NonLocal(Op):
@@ -32,7 +27,7 @@ class NonLocal(Op):
 
     @staticmethod
     def forward(ctx, theta, phi, g, function):
-        row, finish = forward_row(_dense(theta), _dense(phi), _dense(g), function)
+        row, finish = forward_row(dense(theta), dense(phi), dense(g), function)
         launch(row)
         y, log = finish()
         ctx.save(theta, phi, g, y)
@@ -41,8 +36,8 @@ class NonLocal(Op):
 
     @staticmethod
     def backward(ctx, gy):
-        theta, phi, g, y = map(_dense, ctx.saved)
-        rows, finish = backward_rows(theta, phi, g, y, ctx.log, _dense(gy), ctx.function)
+        theta, phi, g, y = map(dense, ctx.saved)
+        rows, finish = backward_rows(theta, phi, g, y, ctx.log, dense(gy), ctx.function)
         launch(*rows)
         return (*finish(), None)
 

@@ -19,11 +19,8 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     window_pool,
     window_pool_backward,
 )
+from ..packing import dense
 from ..pool_specs import adaptive_spec, pool_spec
-
-
-def _dense(x):
-    return x if x.flags.c_contiguous and x.flags.aligned else np.array(x, order="C")
 
 
 def _empty(shape, spec, like, dtype=None):
@@ -47,11 +44,11 @@ class MaxPool(Op):
     def forward(ctx, x, spec, return_indices):
         if not (return_indices or ctx.needs[0]):
             y = _empty(spec.y_shape, spec, x)
-            _run("max_pool.fwd", spec, x=_dense(x), y=y)
+            _run("max_pool.fwd", spec, x=dense(x), y=y)
             return y
         ctx.spec = spec = spec.with_indices
         y, at = _empty(spec.y_shape, spec, x), _empty(spec.y_shape, spec, x, "int64")
-        _run("max_pool.fwd", spec, x=_dense(x), y=y, at=at)
+        _run("max_pool.fwd", spec, x=dense(x), y=y, at=at)
         ctx.save(at)
         return (y, at) if return_indices else y
 
@@ -71,7 +68,7 @@ class MaxPoolBackward(Op):
         ctx.spec = spec
         ctx.save(at)
         gx = _empty(spec.x_shape, spec, gy)
-        _run("max_pool.bwd", spec, gx=gx, gy=_dense(gy), at=_dense(at))
+        _run("max_pool.bwd", spec, gx=gx, gy=dense(gy), at=dense(at))
         return gx
 
     @staticmethod
@@ -90,7 +87,7 @@ class MaxPoolGather(Op):
         ctx.spec = spec
         ctx.save(at)
         y = _empty(spec.y_shape, spec, x)
-        _run("max_pool.gather", spec, x=_dense(x), y=y, at=_dense(at))
+        _run("max_pool.gather", spec, x=dense(x), y=y, at=dense(at))
         return y
 
     @staticmethod
@@ -108,7 +105,7 @@ class AvgPool(Op):
     def forward(ctx, x, spec):
         ctx.spec = spec
         y = _empty(spec.y_shape, spec, x)
-        _run("avg_pool.fwd", spec, x=_dense(x), y=y)
+        _run("avg_pool.fwd", spec, x=dense(x), y=y)
         return y
 
     @staticmethod
@@ -125,7 +122,7 @@ class AvgPoolBackward(Op):
     def forward(ctx, gy, spec):
         ctx.spec = spec
         gx = _empty(spec.x_shape, spec, gy)
-        _run("avg_pool.bwd", spec, gx=gx, gy=_dense(gy))
+        _run("avg_pool.bwd", spec, gx=gx, gy=dense(gy))
         return gx
 
     @staticmethod

@@ -16,17 +16,14 @@ from ..autograd import Op
 from ..autograd.op import value
 from ..driver import launch
 from ..kernels.shift import displacement_row, shift_row, split_displacement
+from ..packing import dense
 from .checks import floating, same_dtype
-
-
-def _dense(array):
-    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
 
 
 def _moved(x, displacement):
     """x shifted by displacements (c, 2) in x's dtype."""
     y = _memory.empty(x.shape, x.dtype)
-    launch(shift_row(_dense(x), y, *split_displacement(displacement, x.shape[2:])))
+    launch(shift_row(dense(x), y, *split_displacement(displacement, x.shape[2:])))
     return y
 
 
@@ -66,7 +63,7 @@ class ActiveShift(Op):
         if ctx.needs[1]:
             g = np.empty(displacement.shape, displacement.dtype)
             parts = split_displacement(displacement, x.shape[2:])
-            launch(displacement_row(_dense(x), _dense(gy), g, *parts))
+            launch(displacement_row(dense(x), dense(gy), g, *parts))
             if ctx.normalize:
                 length = np.sqrt((g * g).sum(1, keepdims=True))
                 g /= np.where(length > 0, length, 1)

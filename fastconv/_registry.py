@@ -60,6 +60,7 @@ def implements(operation, rank):
             raise ValueError(f"{operation} already has an implementation named {impl.name}")
         known.append(impl)
         known.sort(key=lambda other: other.rank)
+        _select.cache_clear()  # choices made before did not know of it
         return impl
 
     return register

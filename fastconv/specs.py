@@ -129,13 +129,13 @@ def _conv_padding(op, padding, count, kernel, stride, dilation):
         if any(s != 1 for s in stride):
             raise ValueError(f'{op}: padding="same" needs stride 1, given stride {stride}')
         return tuple(_same_padding(1, k, 1, d) for k, d in zip(kernel, dilation, strict=True))
-    return tuple((p, p) for p in whole_numbers(op, "padding", padding, count, 0))
+    return tuple((p, p) for p in padding)
 
 
 def _check_channels(op, x_shape, w_shape, bias_shape, groups):
     oc, icg = w_shape[:2]
-    if isinstance(groups, bool) or not isinstance(groups, Integral):
-        raise TypeError(f"{op}: groups must be a whole number, given {groups!r}")
+    if oc < 1:
+        raise ValueError(f"{op}: weight must have at least one output channel, given shape {tuple(w_shape)}")
     if groups < 1:
         raise ValueError(f"{op}: groups must be at least 1, given {groups}")
     if oc % groups:
@@ -155,11 +155,16 @@ def _check_channels(op, x_shape, w_shape, bias_shape, groups):
 def conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype):
     """The spec of a convolution of batched input; every mistake is a ValueError or TypeError with given and wanted
     numbers."""
-    stride, padding, dilation = (tuple(v) if isinstance(v, list) else v for v in (stride, padding, dilation))
-    return _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype)
+    stride = whole_numbers(op, "stride", stride, ndim, 1)
+    dilation = whole_numbers(op, "dilation", dilation, ndim, 1)
+    if not isinstance(padding, str):
+        padding = whole_numbers(op, "padding", padding, ndim, 0)
+    if isinstance(groups, bool) or not isinstance(groups, Integral):
+        raise TypeError(f"{op}: groups must be a whole number, given {groups!r}")
+    return _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, int(groups), dtype)
 
 
-@lru_cache(maxsize=4096, typed=True)  # typed: 1.0 is not 1 and must be refused
+@lru_cache(maxsize=4096)
 def _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation, groups, dtype):
     if len(w_shape) != ndim + 2:
         raise ValueError(f"{op}: weight must have {ndim + 2} dimensions, given {len(w_shape)}: shape {tuple(w_shape)}")
@@ -167,8 +172,6 @@ def _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation
         raise ValueError(
             f"{op}: input must have {ndim + 2} dimensions, or {ndim + 1} without a batch, given shape {tuple(x_shape)}"
         )
-    stride = whole_numbers(op, "stride", stride, ndim, 1)
-    dilation = whole_numbers(op, "dilation", dilation, ndim, 1)
     _check_channels(op, x_shape, w_shape, bias_shape, groups)
     kernel, size = tuple(w_shape[2:]), tuple(x_shape[2:])
     if min(kernel) < 1:
@@ -186,6 +189,8 @@ def _conv_spec(op, ndim, x_shape, w_shape, bias_shape, stride, padding, dilation
                 f"input shape {tuple(x_shape)}, weight shape {tuple(w_shape)}, padding {padding!r}, dilation {dilation}"
             )
         out.append(room // s + 1)
+    if 0 in size and x_shape[0] != 0:
+        raise ValueError(f"{op}: the image must have at least one pixel, given input shape {tuple(x_shape)}")
     return ConvSpec(
         *(int(x_shape[0]), int(groups), int(x_shape[1]), int(w_shape[0])),
         *(_three(size, 1) + _three(out, 1) + _three(kernel, 1)),

@@ -95,15 +95,7 @@ def no_kernel_runs(monkeypatch):
 
 
 def rows(table):
-    """The rows of a table as parameters; those not refused so far are expected to fail, and say so once they are."""
-    marks = {name: pytest.mark.xfail(reason="not refused yet") for name in NOT_YET}
-    return [pytest.param(*row, id=name, marks=marks.get(name, ())) for name, row in table.items()]
-
-
-NOT_YET = {
-    *("no output channels", "image of padding alone", "size is a number", "size of floats", "no size"),
-    *("stride as array", "padding as dict", "numbers after equal whole numbers", "True after 1"),
-}
+    return [pytest.param(*row, id=name) for name, row in table.items()]
 
 
 @pytest.mark.smoke

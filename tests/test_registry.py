@@ -123,7 +123,6 @@ def test_names_are_unique(operation):
             name = "first"
 
 
-@pytest.mark.xfail(reason="a choice that was made before is remembered")
 def test_late_implementations_are_seen(operation):
     """Registered in a notebook after the problem has been computed once."""
     assert select(operation, Spec(9)).name == "first"

@@ -1,5 +1,7 @@
 """The layer of AdderNet (Chen et al. 2020, arXiv 1912.13200)."""
 
+from typing import Any
+
 import numpy as np
 
 from .. import functional as F
@@ -25,7 +27,7 @@ class Adder2d(Conv2d):
             init.zeros_(self.bias)
 
     def _conv(self, x, padding):
-        geometry = self.stride, padding, self.dilation, self.groups
+        geometry: Any = (self.stride, padding, self.dilation, self.groups)
         return F.adder2d(x, self.weight, self.bias, *geometry)
 
     def scale_gradient(self, eta=0.2):

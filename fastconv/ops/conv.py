@@ -18,7 +18,7 @@ from ..autograd.op import Op, value
 from ..driver import launch
 from ..kernels import direct, implicit_gemm, residues, small_maps  # noqa: F401  (they register their implementations)
 from ..packing import dense
-from ..specs import conv_spec
+from ..specs import conv_spec, whole_numbers
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
@@ -142,6 +142,13 @@ def _same_dtype(op, **arrays):
         )
 
 
+def _size(op, name, given):
+    """A shape given as a tuple or list."""
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(f"{op}: {name} must be a tuple of whole numbers, given {given!r}")
+    return whole_numbers(op, name, given, len(given), 0)
+
+
 def _batched(shape, ndim):
     """A shape with a batch; one of any wrong length is left for the spec to refuse."""
     return (1, *shape) if len(shape) == ndim + 1 else tuple(shape)
@@ -166,7 +173,7 @@ def _check_gradient(op, gy, spec):
 def _conv_input(op, ndim, input_size, weight, grad_output, stride, padding, dilation, groups):
     gy, w = _array(op, "grad_output", grad_output), _array(op, "weight", weight)
     _same_dtype(op, grad_output=gy, weight=w)
-    size = tuple(int(n) for n in input_size)
+    size = _size(op, "input_size", input_size)
     spec = conv_spec(op, ndim, _batched(size, ndim), w.shape, None, stride, padding, dilation, groups, gy.dtype)
     _check_gradient(op, gy, spec)
     if gy.ndim - ndim != len(size) - ndim:
@@ -177,7 +184,7 @@ def _conv_input(op, ndim, input_size, weight, grad_output, stride, padding, dila
 def _conv_weight(op, ndim, input, weight_size, grad_output, stride, padding, dilation, groups):
     x, gy = _array(op, "input", input), _array(op, "grad_output", grad_output)
     _same_dtype(op, input=x, grad_output=gy)
-    size = tuple(int(n) for n in weight_size)
+    size = _size(op, "weight_size", weight_size)
     spec = conv_spec(op, ndim, _batched(x.shape, ndim), size, None, stride, padding, dilation, groups, x.dtype)
     _check_gradient(op, gy, spec)
     if gy.ndim != x.ndim:

@@ -4,9 +4,11 @@ import numpy as np
 
 
 def dense(array):
-    """The array, or a copy of it, in C order and aligned: channels-last, sliced and misaligned arrays are copied
-    once."""
-    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
+    """The array, or a copy of it, in C order and aligned: channels-last, sliced and misaligned arrays are copied once.
+    An operand that is not there (None) stays so."""
+    if array is None or (array.flags.c_contiguous and array.flags.aligned):
+        return array
+    return np.array(array, order="C")
 
 
 def strips(weight, groups, height):

@@ -14,7 +14,7 @@ from fastconv.specs import conv_spec
 
 def test_dense_copies_only_what_is_not():
     array = np.arange(12.0).reshape(3, 4)
-    assert packing.dense(array) is array
+    assert packing.dense(array) is array and packing.dense(None) is None
     turned = packing.dense(array.T)
     assert turned.flags.c_contiguous and (turned == array.T).all()
     misaligned = np.frombuffer(b"x" + array.tobytes(), np.float64, offset=1)

@@ -25,7 +25,7 @@ _DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
 def _run(operation, spec, out, **inputs):
     """Compute `out`; inputs are made dense."""
-    buffers = {name: None if array is None else dense(array) for name, array in inputs.items()}
+    buffers = {name: dense(array) for name, array in inputs.items()}
     launch(*select(operation, spec).emit(spec, {**buffers, **out}))
 
 
@@ -71,7 +71,7 @@ class Conv(Op):
         gx = ConvBackwardData.apply(gy, w, ctx.spec) if ctx.needs[0] else None
         gw = ConvBackwardWeights.apply(x, gy, ctx.spec) if ctx.needs[1] else None
         gb = _sum_channels(gy, ctx.spec) if ctx.needs[2] else None
-        return gx, gw, gb, None, None
+        return gx, gw, gb, *(None,) * (len(ctx.needs) - 3)
 
 
 class ConvBackwardData(Op):

@@ -50,6 +50,8 @@ ARROWS = {
     "nn": {"_random", "autograd", "functional", "ops"},
     "optim": {"autograd", "functional", "ops"},
     "models": {"nn"},
+    "infer": _CORE | {"autograd", "kernels", "ops"},
+    "onnx": {"_config", "_registry", "infer"},
     "views": {"specs"},
 }
 ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}

@@ -22,6 +22,7 @@ _CORE = {
     "packing",
     "pool_specs",
     "simd",
+    "simd_depthwise",
     "simd_vector",
     "simd_isa",
     "simd_window",
@@ -39,6 +40,7 @@ ARROWS = {
     "specs": {"_config"},
     "pool_specs": {"_config", "specs"},
     "simd": {"_config", "simd_isa", "simd_python"},
+    "simd_depthwise": {"_config", "simd", "simd_window"},
     "simd_vector": {"_config", "simd"},
     "simd_isa": {"_config"},
     "simd_window": {"_config", "simd"},
@@ -58,8 +60,8 @@ ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {
-    "numba": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
-    "llvmlite": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
+    "numba": r"(_jit|simd|simd_isa|simd_depthwise|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
+    "llvmlite": r"(_jit|simd|simd_isa|simd_depthwise|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
     "matplotlib": r"plot\.py",
     "safetensors": r"state\.py",
     "tqdm": r"cli/.*",

@@ -59,7 +59,7 @@ THIRD_PARTY = {
     "numba": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
     "llvmlite": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
     "matplotlib": r"plot\.py",
-    "safetensors": r"state\.py",
+    "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
 }
 

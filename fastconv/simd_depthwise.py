@@ -9,15 +9,45 @@ far apart as the vectors, so that they share loads as well.  Conventions as in `
 
 from contextlib import nullcontext
 
+import numpy as np
 from llvmlite import ir
+from numba import from_dtype
 from numba.core import cgutils, types
 
 from . import _config
-from .simd import Place, _below, _between, _call, _clip, _const, _fma, _i1, _i32, _i64, _literals, _splat, _suffix
-from .simd import _vec_of, operation
+from .simd_place import (
+    Place,
+    _below,
+    _between,
+    _call,
+    _clip,
+    _const,
+    _fma,
+    _i1,
+    _i32,
+    _i64,
+    _literals,
+    _splat,
+    _suffix,
+    _vec_of,
+    operation,
+)
 from .simd_window import _check_run, _ints
 
 ENTRY = 4  # numbers of a table entry: element of the input, its column, its row, element of the weights
+
+
+@operation
+def numbers_at(typing, address, NAMES):
+    """The whole numbers at an address as a record with these field names, a string of words."""
+    if not isinstance(NAMES, types.StringLiteral):
+        return None
+    record = from_dtype(np.dtype([(name, "i8") for name in NAMES.literal_value.split()]))
+
+    def codegen(context, b, sig, args):
+        return b.inttoptr(args[0], context.get_value_type(record))
+
+    return record(types.intp, NAMES), codegen
 
 
 def _alive(b, condition):
@@ -232,30 +262,22 @@ def start_rows(typing, y, yi, y_row, skip, rows, columns, bias, accumulate, R, F
     return types.UniTuple(vec, count)(y, n, n, n, n, n, y.dtype, n, R, FLAT), codegen
 
 
-def _clamp(b, value, low, high):
-    """The value between low and high; NaN stays NaN."""
-    value = b.select(b.fcmp_ordered("<", value, low), low, value)
-    return b.select(b.fcmp_ordered(">", value, high), high, value)
-
-
 @operation
-def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, low, high, R, EDGE, FLAT):
-    """y[yi + m*y_row + i] = acc[m][i], not below low nor above high; with EDGE only what `start_rows` would read."""
+def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, R, EDGE, FLAT):
+    """y[yi + m*y_row + i] = acc[m][i]; with EDGE only what `start_rows` would read."""
     sizes = _literals(R, EDGE, FLAT)
     if sizes is None:
         return None
     count, edge, flat = sizes
-    vec = _vec_of(y)
 
     def codegen(context, b, sig, args):
         place, (y_row, skip, rows, columns) = Place(context, b, y, args[1], args[2]), args[3:7]
-        low, high = (_splat(b, vec, v) for v in args[7:9])
-        tile = [_clamp(b, value, low, high) for value in cgutils.unpack_tuple(b, args[0], count)]
+        tile = cgutils.unpack_tuple(b, args[0], count)
         if not edge:
             for m, value in enumerate(tile):
                 place.store(value, b.mul(y_row, _i64(m)))
             return context.get_dummy_value()
-        for m, (whether, run, mask) in enumerate(_row_masks(b, vec, skip, rows, columns, count, flat)):
+        for m, (whether, run, mask) in enumerate(_row_masks(b, place.vec, skip, rows, columns, count, flat)):
             with b.if_then(whether):
                 offset = b.mul(y_row, _i64(m))
                 _check_run(b, place, offset, run)
@@ -263,4 +285,4 @@ def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, low, high, R, ED
         return context.get_dummy_value()
 
     n = types.intp
-    return types.void(acc, y, n, n, n, n, n, y.dtype, y.dtype, R, EDGE, FLAT), codegen
+    return types.void(acc, y, n, n, n, n, n, R, EDGE, FLAT), codegen

@@ -47,16 +47,35 @@ def prefetch_tile(c, ci, c_m, mr, nr):
     """Nothing to see: a hint to the processor."""
 
 
-def store_tile(acc, c, ci, c_m, bias, oi, mr, nr, add):
-    store_part(acc, c, ci, c_m, bias, oi, 0, nr * LANES, mr, nr, add)
+def add_bias(acc, bias, oi, mr, nr):
+    return tuple(value + bias[oi + i // nr] for i, value in enumerate(acc))
 
 
-def store_part(acc, c, ci, c_m, bias, oi, skip, columns, mr, nr, add):
+def clamp_tile(acc, low, high, mr, nr):
+    return tuple(np.minimum(np.maximum(value, value.dtype.type(low)), value.dtype.type(high)) for value in acc)
+
+
+def _parts(c, ci, c_m, skip, columns, mr, nr):
+    """(number of the vector in the tile, the lanes of c that it covers) of a part of a tile."""
     for m in range(skip, mr):
         for n in range(nr):
-            count = min(LANES, max(0, columns - n * LANES))
-            place = _take(c, ci + m * c_m + n * LANES, count)
-            place[:] = acc[m * nr + n][:count] + (place if add else bias[oi + m])
+            yield m * nr + n, _take(c, ci + m * c_m + n * LANES, min(LANES, max(0, columns - n * LANES)))
+
+
+def add_part(acc, c, ci, c_m, skip, columns, mr, nr):
+    tile = [value.copy() for value in acc]
+    for i, old in _parts(c, ci, c_m, skip, columns, mr, nr):
+        tile[i][: old.size] += old
+    return tuple(tile)
+
+
+def store_tile(acc, c, ci, c_m, mr, nr):
+    store_part(acc, c, ci, c_m, 0, nr * LANES, mr, nr)
+
+
+def store_part(acc, c, ci, c_m, skip, columns, mr, nr):
+    for i, place in _parts(c, ci, c_m, skip, columns, mr, nr):
+        place[:] = acc[i][: place.size]
 
 
 def load_window(x, xi, step, low, high, fixed):
@@ -230,6 +249,11 @@ def gather_places(x, xi, places, pi):
 # ---- rows under the taps of one kernel; the compiled forms are in `simd_depthwise.py`
 
 
+def numbers_at(address, names):
+    words = names.split()
+    return SimpleNamespace(**dict(zip(words, array_at(address, len(words), "i8").tolist(), strict=True)))
+
+
 def _line(x, xi, column, step, left, right, edge):
     """x[xi + i*step] for each lane; with edge 0 where column + i*step is outside [left, right)."""
     inside = [not edge or left <= column + i * step < right for i in range(LANES)]
@@ -271,6 +295,6 @@ def start_rows(y, yi, y_row, skip, rows, columns, bias, accumulate, r, flat):
     return tile
 
 
-def finish_rows(acc, y, yi, y_row, skip, rows, columns, low, high, r, edge, flat):
+def finish_rows(acc, y, yi, y_row, skip, rows, columns, r, edge, flat):
     for m, count in _stored(y_row, skip, rows, columns, r, edge, flat):
-        _take(y, yi + m * y_row, count)[:] = np.clip(acc[m][:count], low, high)
+        _take(y, yi + m * y_row, count)[:] = acc[m][:count]

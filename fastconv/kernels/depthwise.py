@@ -9,6 +9,7 @@ a row instead.
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -16,61 +17,64 @@ import numpy as np
 from .._jit import Block, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
-from ..simd import array_at, fields, isa, lanes
-from ..simd_depthwise import finish_rows, slide_rows, start_rows
+from ..simd import array_at, clamp_tile, fields, isa, lanes
+from ..simd_depthwise import finish_rows, numbers_at, slide_rows, start_rows
+from ..specs import NO_EPILOGUE
 from .gathers import split, zeros
 from .window import rows_per_tile, valid_taps
 
-SlideBlock = Block(
-    "DepthwiseSlide",
-    {"x": None, "w": None, "bias": None, "y": None, "table": "i8", "blocks": "i8"},
+# The numbers of a problem travel in one array, ahead of its tables: an array costs a call less than 30 numbers do.
+NUMBERS = (
     "xd xh xw od oh ow kd sd sh sw pd ph pw dd outs mul x_channels x_each w_each w_row w_col row_blocks units part "
-    "n1 n2 second reach_rows reach x_row row_step y_row accumulate",
-    "low high",
+    "n1 n2 second reach_rows reach x_row row_step y_row blocks"
+)
+SlideBlock = Block(
+    "DepthwiseSlide", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate", "low high"
 )
 
 
 @cache
 def make_slide(dtype, K1, G1, K2, G2, SH, SW, R, FLAT):
     """The kernel for tiles of R vectors and entries of K1 x G1 taps, then of K2 x G2 taps."""
-    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+    KIND, LANES, FIELDS = np.dtype(dtype).str[1:], lanes(dtype), NUMBERS
+    TABLE = len(FIELDS.split())
     COLUMNS = R * LANES if FLAT else LANES
 
     @tile_body(SlideBlock, dtype)
     def conv_depthwise_slide(block, tile, worker):
         """Tile: `part` blocks of R rows (FLAT: rows) of a plane of the output, whatever plane they belong to."""
-        a = fields(block)
-        x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
-        bias, table = array_at(a.bias, a.bias_size, KIND), array_at(a.table, a.table_size, "i8")
-        blocks = array_at(a.blocks, a.blocks_size, "i8")
-        low, high = y.dtype.type(a.low), y.dtype.type(a.high)
+        p = fields(block)
+        x, w, y = array_at(p.x, p.x_size, KIND), array_at(p.w, p.w_size, KIND), array_at(p.y, p.y_size, KIND)
+        bias, plan = array_at(p.bias, p.bias_size, KIND), array_at(p.plan, p.plan_size, "i8")
+        a = numbers_at(p.plan, FIELDS)
+        table, blocks = plan[TABLE:], plan[a.blocks :]
         for unit in range(tile * a.part, min((tile + 1) * a.part, a.units)):
             plane, number = unit // a.row_blocks, unit % a.row_blocks * 3
             i, skip, rows = blocks[number], blocks[number + 1], blocks[number + 2]
             q, image = plane // a.od % a.outs, plane // a.od // a.outs
             depth, row = plane % a.od * a.sd - a.pd, i * a.sh - a.ph
             d0, d1 = valid_taps(depth, a.xd, a.kd, a.dd)
-            r0, r1 = d0 * a.n1, d1 * a.n1
-            s0, s1 = a.second + d0 * a.n2, a.second + d1 * a.n2
+            r0, r1, s0, s1 = d0 * a.n1, d1 * a.n1, a.second + d0 * a.n2, a.second + d1 * a.n2
             source = (((image * a.x_channels + q // a.mul * a.x_each) * a.xd + depth) * a.xh + row) * a.xw
             target, wi, offset = (plane * a.oh + i) * a.ow, q * a.w_each, bias[q]
             whole = row >= 0 and row + a.reach_rows < a.xh and skip == 0 and rows == R
             for j in range(0, a.ow, COLUMNS):
                 column, columns, yi = j * a.sw - a.pw, a.ow - j, target + j
                 xi, top, bottom, left, right = source + column, -row, a.xh - row, -column, a.xw - column
-                acc = start_rows(y, yi, a.y_row, skip, rows, columns, offset, a.accumulate, R, FLAT)
+                acc = start_rows(y, yi, a.y_row, skip, rows, columns, offset, p.accumulate, R, FLAT)
                 if whole and column >= 0 and column + a.reach <= a.xw and columns >= COLUMNS:
                     acc = slide_rows(
                         acc, x, xi, a.x_row, 0, 0, a.row_step, 0, 0, a.sw, w, wi, a.w_row, a.w_col, table, r0, r1, s0,
                         s1, K1, G1, K2, G2, SH, SW, R, 0, FLAT,
                     )  # fmt: skip
-                    finish_rows(acc, y, yi, a.y_row, skip, rows, columns, low, high, R, 0, FLAT)
+                    finish_rows(clamp_tile(acc, p.low, p.high, R, 1), y, yi, a.y_row, 0, R, COLUMNS, R, 0, FLAT)
                 else:
                     acc = slide_rows(
                         acc, x, xi, a.x_row, top, bottom, a.row_step, left, right, a.sw, w, wi, a.w_row, a.w_col, table,
                         r0, r1, s0, s1, K1, G1, K2, G2, SH, SW, R, 1, FLAT,
                     )  # fmt: skip
-                    finish_rows(acc, y, yi, a.y_row, skip, rows, columns, low, high, R, 1, FLAT)
+                    acc = clamp_tile(acc, p.low, p.high, R, 1)
+                    finish_rows(acc, y, yi, a.y_row, skip, rows, columns, R, 1, FLAT)
 
     return conv_depthwise_slide
 
@@ -109,6 +113,7 @@ class Planes:
         return np.dtype(self.dtype).itemsize * (inputs + self.images * self.outs * np.prod(self.grid))
 
 
+@lru_cache(maxsize=1024)
 def forward_planes(spec):
     kernel, taps = (spec.kd, spec.kh, spec.kw), (spec.kh * spec.kw, spec.kw, 1)
     return Planes(
@@ -117,6 +122,7 @@ def forward_planes(spec):
     )
 
 
+@lru_cache(maxsize=1024)
 def data_planes(spec):
     """The data gradient of stride 1: a convolution of gy with the taps turned round."""
     kernel, dilation = (spec.kd, spec.kh, spec.kw), (spec.dd, spec.dh, spec.dw)
@@ -195,7 +201,7 @@ def _flat_forms(planes, fixed):
     k = split(kw, step) if dw == 1 and fixed else 1
     columns = range(kw - (k - 1) * step) if k > 1 else range(kw)  # those with K taps
     first = Calls(k, 1, tuple((r, s) for r in range(kh) for s in columns))
-    second = Calls(k - 1, 1, tuple((r, s) for r in range(kh) for s in range(len(columns), step))) if k > 1 else _NO_CALLS
+    second = Calls(k - 1, 1, tuple((r, s) for r in range(kh) for s in range(len(columns), step)) if k > 1 else ())
     return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in (_ROWS[0], 4) if k + rows + 3 <= isa.registers]
 
 
@@ -265,7 +271,7 @@ def _table(planes, calls):
 
 def _numbers(planes, form):
     """The fields of the block that say where things are."""
-    LANES, (_, kh, kw), (_, sh, sw) = lanes(planes.dtype), planes.kernel, planes.stride
+    LANES, kh, (_, sh, sw) = lanes(planes.dtype), planes.kernel[1], planes.stride
     (_, dh, dw), (_, _, width) = planes.dilation, planes.source
     rows, each, calls = form.rows, planes.terms, form[:2]
     span = LANES * max(form.sw, 1) if form.sw else (LANES - 1) * sw + 1  # columns that a load takes up
@@ -291,27 +297,26 @@ def _numbers(planes, form):
 
 @lru_cache(maxsize=1024)
 def _plan(planes):
-    """(body, tiles, values, work) of the row that computes the planes: all but its arrays."""
+    """(body, tiles, numbers and tables, work) of the row that computes the planes: all but its arrays."""
     form, work = best_form(planes)
     blocks = _row_blocks(planes.grid[1], form)
     table = _table(planes, form.first) + _table(planes, form.second)
     units = planes.images * planes.outs * planes.grid[0] * len(blocks)
-    part = rows_per_tile(units, work / max(units, 1))
-    values = {
-        **_numbers(planes, form),
-        **{"row_blocks": len(blocks), "units": units, "part": part},
-        **{"table": np.array(table, np.int64).ravel(), "blocks": np.array(blocks, np.int64).ravel()},
-    }
+    part = rows_per_tile(units, work / units)
+    names = NUMBERS.split()
+    numbers = _numbers(planes, form) | {"row_blocks": len(blocks), "units": units, "part": part}
+    numbers["blocks"] = len(names) + 4 * len(table)
+    plan = np.array([*(numbers[name] for name in names), *chain(*table, *blocks)], np.int64)
     (k1, g1, _), (k2, g2, _) = form[:2]
     body = make_slide(planes.dtype, k1, g1, k2, g2, form.sh, form.sw, form.rows, form.flat)
-    return body, split(units, part) if units else 0, values, work
+    return body, split(units, part), plan, work
 
 
-def _rows(planes, x, w, bias, y, epilogue):
-    body, tiles, values, work = _plan(planes)
-    low, high, accumulate = (-np.inf, np.inf, False) if epilogue is None else epilogue
-    arrays = {"x": x, "w": w, "bias": zeros(planes.outs, planes.dtype) if bias is None else bias, "y": y}
-    return [Row(body, tiles, {**values, **arrays, "low": low, "high": high, "accumulate": int(accumulate)}, work)]
+def _emit(planes, x, w, bias, y, epilogue):
+    body, tiles, plan, work = _plan(planes)
+    low, high, accumulate = epilogue
+    arrays = {"x": x, "w": w, "bias": zeros(planes.outs, planes.dtype) if bias is None else bias, "y": y, "plan": plan}
+    return [Row(body, tiles, {**arrays, "low": low, "high": high, "accumulate": int(accumulate)}, work)]
 
 
 def _refusal(spec):
@@ -339,8 +344,8 @@ class ConvForward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        epilogue = buffers.get("epilogue")
-        return _rows(forward_planes(spec), buffers["x"], buffers["w"], buffers.get("b"), buffers["y"], epilogue)
+        epilogue = buffers.get("epilogue", NO_EPILOGUE)
+        return _emit(forward_planes(spec), buffers["x"], buffers["w"], buffers.get("b"), buffers["y"], epilogue)
 
 
 @implements("conv.bwd_data", rank=10)
@@ -361,5 +366,5 @@ class ConvBackwardData(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        epilogue = buffers.get("epilogue")
-        return _rows(data_planes(spec), buffers["gy"], buffers["w"], buffers.get("b"), buffers["gx"], epilogue)
+        epilogue = buffers.get("epilogue", NO_EPILOGUE)
+        return _emit(data_planes(spec), buffers["gy"], buffers["w"], buffers.get("b"), buffers["gx"], epilogue)

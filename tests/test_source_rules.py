@@ -22,6 +22,7 @@ _CORE = {
     "packing",
     "pool_specs",
     "simd",
+    "simd_math",
     "simd_vector",
     "simd_isa",
     "simd_window",
@@ -31,7 +32,8 @@ ARROWS = {
     "_config": set(),
     "_random": set(),
     "data": set(),
-    "simd_python": set(),
+    "simd_formulas": set(),
+    "simd_python": {"simd_formulas"},
     "_jit": {"_config"},
     "_memory": {"_config"},
     "_registry": {"_config"},
@@ -40,6 +42,7 @@ ARROWS = {
     "pool_specs": {"_config", "specs"},
     "simd": {"_config", "simd_isa", "simd_python"},
     "simd_vector": {"_config", "simd"},
+    "simd_math": {"simd", "simd_formulas", "simd_vector"},
     "simd_isa": {"_config"},
     "simd_window": {"_config", "simd"},
     "driver": {"_config", "_jit", "_memory", "simd"},
@@ -56,8 +59,8 @@ ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {
-    "numba": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
-    "llvmlite": r"(_jit|simd|simd_isa|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
+    "numba": r"(_jit|simd|simd_isa|simd_math|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
+    "llvmlite": r"(_jit|simd|simd_isa|simd_math|simd_vector|simd_window|driver)\.py|kernels/cuda/.*",
     "matplotlib": r"plot\.py",
     "safetensors": r"state\.py",
     "tqdm": r"cli/.*",

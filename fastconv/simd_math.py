@@ -16,8 +16,8 @@ Plain twins: `simd_python.py`; activations: `simd_formulas.py`.
 from llvmlite import ir
 from numba.core import types
 
-from .simd import Vec, _call, _const, _fma, _suffix, operation
 from .simd_formulas import BACKWARD, FORWARD
+from .simd_place import Vec, _call, _const, _fma, _suffix, operation
 from .simd_vector import _arithmetic
 
 # (e^r - 1 - r) / r^2 for |r| <= ln(2)/2

@@ -22,6 +22,7 @@ _CORE = {
     "packing",
     "pool_specs",
     "simd",
+    "simd_formulas",
     "simd_math",
     "simd_place",
     "simd_vector",

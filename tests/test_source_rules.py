@@ -67,7 +67,7 @@ THIRD_PARTY = {
     "numba": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
     "llvmlite": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
     "matplotlib": r"plot\.py",
-    "safetensors": r"state\.py",
+    "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
 }
 

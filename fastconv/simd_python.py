@@ -248,7 +248,6 @@ def gather_places(x, xi, places, pi):
     return np.array([x[xi + p] if p >= 0 else 0 for p in _take(places, pi)], x.dtype)
 
 
-<<<<<<< HEAD
 # ---- rows under the taps of one kernel; the compiled forms are in `simd_depthwise.py`
 
 
@@ -301,7 +300,8 @@ def start_rows(y, yi, y_row, skip, rows, columns, bias, accumulate, r, flat):
 def finish_rows(acc, y, yi, y_row, skip, rows, columns, r, edge, flat):
     for m, count in _stored(y_row, skip, rows, columns, r, edge, flat):
         _take(y, yi + m * y_row, count)[:] = acc[m][:count]
-=======
+
+
 # ---- functions and activations; the compiled forms are in `simd_math.py`
 
 
@@ -331,4 +331,3 @@ def activation_vector(x, alpha, beta, name):
 
 def activation_gradient_vector(g, v, alpha, beta, name):
     return BACKWARD[name](*map(PlainValue, (g, v, alpha, beta))).array
->>>>>>> main

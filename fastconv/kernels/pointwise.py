@@ -15,14 +15,25 @@ from .._registry import Impl, implements
 from ..driver import Row
 from ..packing import strips
 from ..simd import array_at, fields, isa, lanes, load_vector, load_window, store_vector, transpose_block
-from .gathers import GEOMETRY_NUMBERS, NANOSECONDS_PER_FLOP, balanced, column_step, split, zeros
-from .gemm import make_strip_product, part_rows
+from ..specs import NO_EPILOGUE
+from .gathers import (
+    GATHER_REALS,
+    GEOMETRY_NUMBERS,
+    NANOSECONDS_PER_FLOP,
+    balanced,
+    bias_alone,
+    column_step,
+    split,
+    zeros,
+)
+from .gemm import BIAS, BOTH, OLD, make_strip_product, part_rows
 from .patches import make_pack_row
 
 PointwiseBlock = Block(
     "PointwiseBlock",
     {"x": None, "w": None, "bias": None, "y": None, "steps": "i8", "scratch": None},
-    GEOMETRY_NUMBERS + "runs run pixels block_k pitch packed w_row w_channel",
+    GEOMETRY_NUMBERS + "runs run pixels block_k pitch packed w_row w_channel start",
+    GATHER_REALS,
 )
 
 
@@ -79,6 +90,8 @@ def make_pointwise(dtype, MR, NR, STEP):
         y_first = (image_group * a.rows + first) * a.pixels + p
         for k0 in range(0, a.channels, a.block_k):
             depth, image = min(a.block_k, a.channels - k0), x_first + k0 * plane
+            add = OLD if k0 else a.start
+            low, high = (a.low, a.high) if k0 + depth == a.channels else (-np.inf, np.inf)
             if COPIED:
                 d, h, col = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
                 for k in range(depth):
@@ -98,19 +111,21 @@ def make_pointwise(dtype, MR, NR, STEP):
                         source = w_group + (first + base) * a.w_row + k0 * a.w_channel
                         load_strips(w, source, a.w_row, a.w_channel, depth, weights)
                     left, at = weights, top - base
-                out, o, done, add = y_first + top * a.pixels, group * a.rows + first + top, m - top, k0 > 0
+                out, o, done = y_first + top * a.pixels, group * a.rows + first + top, m - top
                 if COPIED:
                     strip_product(
-                        *(left, at, 1, panel, 0, count, steps, 0, depth, y, out, a.pixels, bias, o, done, add)
+                        *(left, at, 1, panel, 0, count, steps, 0, depth),
+                        *(y, out, a.pixels, bias, o, done, add, low, high),
                     )
                 else:
                     strip_product(
-                        *(left, at, 1, x, image + p, whole, steps, 0, depth, y, out, a.pixels, bias, o, done, add)
+                        *(left, at, 1, x, image + p, whole, steps, 0, depth),
+                        *(y, out, a.pixels, bias, o, done, add, low, high),
                     )
                     if whole < count:
                         tail_product(
                             *(left, at, 1, panel, 0, count - whole, steps, a.block_k, a.block_k + depth),
-                            *(y, out + whole, a.pixels, bias, o, done, add),
+                            *(y, out + whole, a.pixels, bias, o, done, add, low, high),
                         )
 
     return conv_pointwise
@@ -194,16 +209,17 @@ def _plan(spec, backward, packed, threads):
     return body, tiles * parts, values, scratch
 
 
-def _emit(spec, backward, x, w, bias, y, packed):
+def _emit(spec, backward, x, w, bias, y, packed=None, epilogue=NO_EPILOGUE):
     size, channels = (spec.ic, spec.oc) if backward else (spec.oc, spec.ic)
     if bias is None:
         bias = zeros(size, spec.dtype)
     if 0 in (spec.n, size, channels, spec.out_pixels):
-        y.reshape(spec.n, size, spec.out_pixels)[...] = bias[:, None]
+        bias_alone(y.reshape(spec.n, size, spec.out_pixels), bias, epilogue)
         return ()
     body, tiles, values, scratch = _plan(spec, backward, packed is not None, driver.get_num_threads())
     arrays = {"x": x, "w": w if packed is None else packed, "bias": bias, "y": y}
-    return (Row(body, tiles, {**values, **arrays}, spec.flops() * NANOSECONDS_PER_FLOP, scratch),)
+    ends = {"low": epilogue.low, "high": epilogue.high, "start": BOTH if epilogue.accumulate else BIAS}
+    return (Row(body, tiles, {**values, **arrays, **ends}, spec.flops() * NANOSECONDS_PER_FLOP, scratch),)
 
 
 def _cost(spec, backward):
@@ -228,6 +244,7 @@ def _cost(spec, backward):
 @implements("conv.fwd", rank=35)
 class ConvForward(Impl):
     name = "conv_fwd_pointwise"
+    epilogue = True
 
     @staticmethod
     def when(spec):
@@ -243,7 +260,8 @@ class ConvForward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        return _emit(spec, False, *(buffers.get(name) for name in ("x", "w", "b", "y", "packed")))
+        arrays = (buffers.get(name) for name in ("x", "w", "b", "y", "packed"))
+        return _emit(spec, False, *arrays, buffers.get("epilogue", NO_EPILOGUE))
 
 
 @implements("conv.bwd_data", rank=35)
@@ -260,4 +278,4 @@ class ConvBackwardData(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        return _emit(spec, True, buffers["gy"], buffers["w"], None, buffers["gx"], None)
+        return _emit(spec, True, buffers["gy"], buffers["w"], None, buffers["gx"])

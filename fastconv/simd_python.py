@@ -244,3 +244,23 @@ def scatter_windows(gy, at, gi, count, base, gx, xi, x_row, rows, columns, kh, k
 
 def gather_places(x, xi, places, pi):
     return np.array([x[xi + p] if p >= 0 else 0 for p in _take(places, pi)], x.dtype)
+
+
+def _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
+    """(number of the vector in the tile, its lanes that count, the part of c that they go to)."""
+    for m in range(skip, mr):
+        for n in range(nr):
+            lanes = [lane for lane in range(LANES) if keep[v + n] >> lane & 1]
+            yield m * nr + n, lanes, _take(c, ci + m * c_m + places[v + n], len(lanes))
+
+
+def add_squeezed(acc, c, ci, c_m, keep, places, v, mr, nr):
+    tile = [value.copy() for value in acc]
+    for i, lanes, old in _gaps(c, ci, c_m, keep, places, v, 0, mr, nr):
+        tile[i][lanes] += old
+    return tuple(tile)
+
+
+def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr, squeeze):
+    for i, lanes, place in _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
+        place[:] = acc[i][lanes]

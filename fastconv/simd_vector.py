@@ -17,6 +17,7 @@ from .simd_place import (
     _clip,
     _const,
     _fma,
+    _i1,
     _i32,
     _i64,
     _literals,
@@ -275,3 +276,73 @@ def gather_places(typing, x, xi, places, pi):
         return _call(b, name, vec.ir, pointers, _i32(itemsize), mask, _const(vec, 0.0))
 
     return _vec_of(x)(x, types.intp, places, types.intp), codegen
+
+
+# ---- tiles whose vectors have gaps: the ends of rows
+
+
+def _gaps(context, b, array_type, args, nr):
+    """For each vector of a row of the tile: the lanes that count, how many, and where the first of them goes."""
+    keep, places, v = args
+    lanes = _vec_of(array_type).lanes
+    masks, targets = (context.make_array(types.Array(types.int64, 1, "C"))(context, b, a).data for a in (keep, places))
+    for n in range(nr):
+        at = b.add(v, _i64(n))
+        bits = b.trunc(b.load(b.gep(masks, [at])), ir.IntType(lanes))
+        count = b.zext(_call(b, f"llvm.ctpop.i{lanes}", bits.type, bits), _i64)
+        yield n, b.bitcast(bits, ir.VectorType(_i1, lanes)), count, b.load(b.gep(targets, [at]))
+
+
+@operation
+def add_squeezed(typing, acc, c, ci, c_m, keep, places, v, MR, NR):
+    """acc[m, n] + what `store_squeezed` would store to, in the lanes that it would store."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        place, vec = Place(context, b, c, args[1], args[2]), _vec_of(c)
+        tile = list(cgutils.unpack_tuple(b, args[0], mr * nr))
+        for n, mask, count, target in _gaps(context, b, c, args[4:7], nr):
+            for m in range(mr):
+                offset = b.add(b.mul(args[3], _i64(m)), target)
+                if _config.DEBUG:
+                    place.vector(offset, count)
+                pointer, name = place.vector(offset, False), f"llvm.masked.expandload.{_suffix(vec)}"
+                old = _call(b, name, vec.ir, pointer, mask, _const(vec, 0.0))
+                tile[m * nr + n] = b.fadd(tile[m * nr + n], old)
+        return context.make_tuple(b, sig.return_type, tile)
+
+    ints = types.intp
+    return acc(acc, c, ints, ints, keep, places, ints, MR, NR), codegen
+
+
+@operation
+def store_squeezed(typing, acc, c, ci, c_m, keep, places, v, skip, MR, NR, SQUEEZE):
+    """c[ci + m*c_m + places[v + n] :] = the lanes of acc[m, n] whose bits are set in keep[v + n], side by side, for
+    skip <= m < MR.  Without SQUEEZE these lanes are the first ones already.
+    """
+    sizes = _literals(MR, NR, SQUEEZE)
+    if sizes is None:
+        return None
+    mr, nr, squeeze = sizes
+
+    def codegen(context, b, sig, args):
+        place, vec = Place(context, b, c, args[1], args[2]), _vec_of(c)
+        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
+        gaps = list(_gaps(context, b, c, args[4:7], nr))
+        for m in range(mr):
+            with b.if_then(b.icmp_signed(">=", _i64(m), args[7])):
+                for n, mask, count, target in gaps:
+                    value, offset = tile[m * nr + n], b.add(b.mul(args[3], _i64(m)), target)
+                    if _config.DEBUG:
+                        place.vector(offset, count)
+                    if squeeze:
+                        name = f"llvm.experimental.vector.compress.{_suffix(vec)}"
+                        value = _call(b, name, vec.ir, value, mask, ir.Constant(vec.ir, ir.Undefined))
+                    place.masked_store(value, offset, _below(b, vec, count))
+        return context.get_dummy_value()
+
+    ints = types.intp
+    return types.void(acc, c, ints, ints, keep, places, ints, ints, MR, NR, SQUEEZE), codegen

@@ -5,6 +5,7 @@ a smoke test.
 """
 
 import ctypes
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -174,6 +175,16 @@ def distance_loop(acc, a, ai, a_m, b, bi, steps, first, last, sign, mr, nr):
         for i in range(mr * nr):
             left, right = a[ai + i // nr * a_m + steps[2 * k]], _take(b, bi + steps[2 * k + 1] + i % nr * LANES)
             acc[i] = acc[i] + a.dtype.type(sign) * np.abs(left - right)
+    return acc
+
+
+def masked_fma_loop(acc, a, ai, a_m, a_c, b, bi, b_c, channels, steps, masks, mi, taps, mr, nr):
+    acc = list(acc)
+    for t, c, n in product(range(taps), range(channels), range(nr)):
+        bits, at = masks[mi + steps[3 * t + 2] + n], bi + c * b_c + steps[3 * t + 1] + n * LANES
+        row = np.array([b[at + lane] if bits >> lane & 1 else 0 for lane in range(LANES)], b.dtype)
+        for m in range(mr):
+            acc[m * nr + n] = acc[m * nr + n] + a[ai + m * a_m + c * a_c + steps[3 * t]] * row
     return acc
 
 

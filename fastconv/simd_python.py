@@ -272,6 +272,6 @@ def add_squeezed(acc, c, ci, c_m, keep, places, v, mr, nr):
     return tuple(tile)
 
 
-def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr, squeeze):
+def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr):
     for i, lanes, place in _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
         place[:] = acc[i][lanes]

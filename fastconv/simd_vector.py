@@ -392,14 +392,13 @@ def add_squeezed(typing, acc, c, ci, c_m, keep, places, v, MR, NR):
 
 
 @operation
-def store_squeezed(typing, acc, c, ci, c_m, keep, places, v, skip, MR, NR, SQUEEZE):
+def store_squeezed(typing, acc, c, ci, c_m, keep, places, v, skip, MR, NR):
     """c[ci + m*c_m + places[v + n] :] = the lanes of acc[m, n] whose bits are set in keep[v + n], side by side, for
-    skip <= m < MR.  Without SQUEEZE these lanes are the first ones already.
-    """
-    sizes = _literals(MR, NR, SQUEEZE)
+    skip <= m < MR."""
+    sizes = _literals(MR, NR)
     if sizes is None:
         return None
-    mr, nr, squeeze = sizes
+    mr, nr = sizes
 
     def codegen(context, b, sig, args):
         place, vec = Place(context, b, c, args[1], args[2]), _vec_of(c)
@@ -411,11 +410,10 @@ def store_squeezed(typing, acc, c, ci, c_m, keep, places, v, skip, MR, NR, SQUEE
                     value, offset = tile[m * nr + n], b.add(b.mul(args[3], _i64(m)), target)
                     if _config.DEBUG:
                         place.vector(offset, count)
-                    if squeeze:
-                        name = f"llvm.experimental.vector.compress.{_suffix(vec)}"
-                        value = _call(b, name, vec.ir, value, mask, ir.Constant(vec.ir, ir.Undefined))
+                    name = f"llvm.experimental.vector.compress.{_suffix(vec)}"
+                    value = _call(b, name, vec.ir, value, mask, ir.Constant(vec.ir, ir.Undefined))
                     place.masked_store(value, offset, _below(b, vec, count))
         return context.get_dummy_value()
 
     ints = types.intp
-    return types.void(acc, c, ints, ints, keep, places, ints, ints, MR, NR, SQUEEZE), codegen
+    return types.void(acc, c, ints, ints, keep, places, ints, ints, MR, NR), codegen

@@ -1,9 +1,11 @@
-"""Convolution of few channels at a time: narrow groups, first layers.
+"""Convolution of few channels at a time, stride 1, with nothing copied: the image as it lies is one flat run of
+pixels, a tap is a shift of it, and what a shift brings from beyond the ends of a row is masked.
 
-The rows of the input under a block of output rows are copied once, padding included and split by phase of the stride,
-so that every tap is a shifted view of one flat run of pixels which goes on over the ends of rows.  A register tile is
-a few output channels by a few vectors of that run; what lies between rows is computed too and squeezed out when the
-tile is stored.  Where a row's length fits vectors badly, this wastes less than a tile for each row.
+A register tile is a few output channels by a few vectors of that run.  A mask for each vector and tap, the same for all
+channels and images, says which lanes lie inside the image; processors with registers for masks read through them at no
+cost.  Where rows of the output are shorter than those of the image, the lanes between them are squeezed out when the
+tile is stored.  This is for narrow groups and first layers, where each value read is used a few times only and a
+copy costs more than the products.
 """
 
 from functools import cache, lru_cache
@@ -13,96 +15,123 @@ import numpy as np
 
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
-from ..simd import add_bias, array_at, clamp_tile, fields, fma_loop, isa, lanes, zero_tile
-from ..simd_vector import add_squeezed, store_squeezed
+from ..simd import (
+    add_bias,
+    add_part,
+    array_at,
+    clamp_tile,
+    fields,
+    isa,
+    lanes,
+    prefetch_tile,
+    store_part,
+    store_tile,
+    zero_tile,
+)
+from ..simd_vector import add_squeezed, masked_fma_loop, store_squeezed
 from .gathers import (
-    COPY_NUMBERS,
     GATHER_NUMBERS,
     GATHER_REALS,
     NANOSECONDS_PER_FLOP,
     Plan,
-    column_step,
     data_gathers,
     emit_data,
     emit_forward,
     forward_gathers,
     parts_for,
-    phases_of,
     split,
 )
 from .gemm import BIAS, OLD, part_rows
-from .patches import make_copy_rows
 
 GroupedBlock = Block(
     "GroupedBlock",
     {
-        **{"x": None, "w": None, "bias": None, "y": None, "scratch": None},
-        **{"phases": "i8", "steps": "i8", "keep": "i8", "places": "i8"},
+        **{"x": None, "w": None, "bias": None, "y": None},
+        **{"masks": "u1", "steps": "i8", "keep": "i8", "places": "i8"},
     },
-    GATHER_NUMBERS + COPY_NUMBERS + "row_blocks block_rows block_channels taps_count width vectors",
+    GATHER_NUMBERS + "runs vectors block_channels taps_count",
     GATHER_REALS,
 )
 
 
 @cache
-def make_squeezed_product(MR, NR, SQUEEZE):
+def make_masked_product(MR, NR, LANES, SQUEEZE):
     """The product for a register tile of MR rows and NR vectors of a flat run."""
+    MASK_BYTES = max(1, LANES // 8)
 
     @helper
-    def squeezed_product(a, ai, a_m, b, bi, steps, last, c, ci, c_m, keep, places, v, bias, oi, skip, add, low, high):
-        """As gemm's `product`; vector v of the run goes to c[ci + m*c_m + places[v] :] as keep[v] says."""
-        acc = fma_loop(zero_tile(b, MR, NR), a, ai, a_m, b, bi, steps, 0, last, MR, NR)
+    def masked_product(a, w, wi, x, xi, channels, steps, masks, c, ci, keep, places, v, bias, oi, skip, add, low, high):
+        """The sums over all taps and `channels` channels for vectors v .. v+NR-1 of the run, with bias, old value and
+        bounds as gemm's `product`; where SQUEEZE, they go to c[ci + m*y_plane + places[v] :] as keep[v] says."""
+        c_m, columns = a.y_plane, a.y_plane - v * LANES
+        if not SQUEEZE:
+            prefetch_tile(c, ci + v * LANES, c_m, MR, NR)
+        acc, xi, mask, plane, taps = zero_tile(x, MR, NR), xi + v * LANES, v * MASK_BYTES, a.xh * a.xw, a.taps_count
+        acc = masked_fma_loop(
+            acc, w, wi, a.w_row, a.w_channel, x, xi, plane, channels, steps, masks, mask, taps, MR, NR
+        )
         if add != BIAS:
-            acc = add_squeezed(acc, c, ci, c_m, keep, places, v, MR, NR)
+            if SQUEEZE:
+                acc = add_squeezed(acc, c, ci, c_m, keep, places, v, MR, NR)
+            else:
+                acc = add_part(acc, c, ci + v * LANES, c_m, skip, columns, MR, NR)
         if add != OLD:
             acc = add_bias(acc, bias, oi, MR, NR)
         acc = clamp_tile(acc, low, high, MR, NR)
-        store_squeezed(acc, c, ci, c_m, keep, places, v, skip, MR, NR, SQUEEZE)
+        if SQUEEZE:
+            store_squeezed(acc, c, ci, c_m, keep, places, v, skip, MR, NR)
+        elif skip == 0 and columns >= NR * LANES:
+            store_tile(acc, c, ci + v * LANES, c_m, MR, NR)
+        else:
+            store_part(acc, c, ci + v * LANES, c_m, skip, columns, MR, NR)
 
-    return squeezed_product
+    return masked_product
 
 
 @cache
-def make_grouped(dtype, MR, NR, STEP, SQUEEZE):
-    """The kernel for a register tile of MR x NR vectors and a column step (0: any)."""
-    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    product, copy_rows = make_squeezed_product(MR, NR, SQUEEZE), make_copy_rows(STEP, LANES)
+def make_grouped(dtype, MR, NR, SQUEEZE):
+    """The kernel for a register tile of MR x NR vectors; SQUEEZE: whether rows of the output are shorter than the
+    image's."""
+    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+    wide, narrow = make_masked_product(MR, NR, LANES, SQUEEZE), make_masked_product(MR, 1, LANES, SQUEEZE)
 
     @tile_body(GroupedBlock, dtype)
     def conv_gather_grouped(block, tile, worker):
-        """Tile: (image, group, plane of the grid, block of its rows, part of the output channels)."""
+        """Tile: (image, group, run of vectors, part of the output channels)."""
         a = fields(block)
         x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
         bias, steps = array_at(a.bias, a.bias_size, KIND), array_at(a.steps, a.steps_size, "i8")
-        phases, keep = array_at(a.phases, a.phases_size, "i8"), array_at(a.keep, a.keep_size, "i8")
+        masks, keep = array_at(a.masks, a.masks_size, "u1"), array_at(a.keep, a.keep_size, "i8")
         places = array_at(a.places, a.places_size, "i8")
-        scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
 
         part, rest = tile % a.parts, tile // a.parts
-        row_block, rest = rest % a.row_blocks, rest // a.row_blocks
-        d, image_group = rest % a.grid_d, rest // a.grid_d
-        group = image_group % a.groups
-        h = a.grid_h * row_block // a.row_blocks
-        height = a.grid_h * (row_block + 1) // a.row_blocks - h
-        table = 0 if height == a.block_rows else a.vectors  # blocks have block_rows rows or one less
-        vectors = ((height - 1) * a.copy_pitch + a.grid_w - 1) // LANES + 1
+        run, image_group = rest % a.runs, rest // a.runs
+        group, tiles, rest = image_group % a.groups, a.vectors // NR, a.vectors % NR if run == a.runs - 1 else 0
         row, rows = part_rows(a, part, MR)
         w_first, bias_first = group * (a.w_size // a.groups), group * a.rows + row
-        y_first = (image_group * a.rows + row) * a.y_plane + (d * a.grid_h + h) * a.grid_w
+        y_first = (image_group * a.rows + row) * a.y_plane
         for c0 in range(0, a.channels, a.block_channels):
             channels = min(a.block_channels, a.channels - c0)
-            planes = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
-            copy_rows(a, x, planes, channels, phases, d, h, height + a.row_span, 0, a.width, scratch, 0)
-            wa, last, add = w_first + c0 * a.w_channel, channels * a.taps_count, OLD if c0 else a.start
+            plane = (image_group * a.channels + c0) * a.xh * a.xw
+            add = OLD if c0 else a.start
             low, high = (a.low, a.high) if c0 + channels == a.channels else (-np.inf, np.inf)
             for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips the rows that are done
                 top = min(m, rows - MR)
-                for v in range(0, vectors, NR):
-                    product(
-                        *(w, wa + (row + top) * a.w_row, a.w_row, scratch, v * LANES, steps, last),
-                        *(y, y_first + top * a.y_plane, a.y_plane, keep, places, table + v),
-                        *(bias, bias_first + top, m - top, add, low, high),
-                    )
+                weight = w_first + c0 * a.w_channel + (row + top) * a.w_row
+                v, end, out = tiles * run // a.runs * NR, tiles * (run + 1) // a.runs * NR, y_first + top * a.y_plane
+                while v < end + rest:
+                    if v < end:
+                        wide(
+                            *(a, w, weight, x, plane, channels, steps, masks, y, out, keep, places),
+                            *(v, bias, bias_first + top, m - top, add, low, high),
+                        )
+                        v += NR
+                    else:
+                        narrow(
+                            *(a, w, weight, x, plane, channels, steps, masks, y, out, keep, places),
+                            *(v, bias, bias_first + top, m - top, add, low, high),
+                        )
+                        v += 1
 
     return conv_gather_grouped
 
@@ -110,17 +139,13 @@ def make_grouped(dtype, MR, NR, STEP, SQUEEZE):
 # ---- programs
 
 BLOCK_K = 288  # terms of one sum
-COPY_BYTES = 1 << 18  # of one tile's copy: a quarter of a second-level cache of 1 MB
+MASK_BYTES = 1 << 18  # of all masks: a quarter of a second-level cache of 1 MB
+RUN_BYTES = 1 << 17  # of the output of one run of vectors and one strip of channels
 FEW = 16  # channels
-STORE_CYCLES = 5  # to squeeze and store one vector
-RUN_CYCLES = 15  # to begin copying a row
-COPY_CYCLES = 4  # to copy one vector
+STORE_CYCLES = 3  # to store one vector
+SQUEEZE_CYCLES = 3  # to squeeze it
 PEAK_SHARE = 0.87  # NANOSECONDS_PER_FLOP includes losses that are counted here one by one
-SQUEEZE = int(isa.name == "avx512")  # elsewhere rows begin with a vector: squeezing takes an instruction for each lane
-TILES = {
-    32: ((8, 3), (8, 2), (4, 6), (4, 5), (4, 4), (3, 8), (3, 5), (2, 8), (1, 8)),
-    16: ((6, 2), (4, 3), (3, 3), (2, 4), (1, 6)),
-}
+TILES = ((8, 3), (4, 6), (3, 7), (2, 8), (1, 8))
 
 
 class _Shape(NamedTuple):
@@ -129,123 +154,118 @@ class _Shape(NamedTuple):
     MR: int
     NR: int
     channels: int  # in a block
-    row_blocks: int
-    pitch: int  # of a copied row
+    vectors: int  # of the run: register tiles, and single ones where that costs less than one more tile
+    squeeze: int
 
 
-def _pitch(gather, columns, first):
-    """Length of a copied row: its end may be the next one's beginning where both are padding."""
-    LANES, width = lanes(gather.dtype), gather.grid[2] + int(columns.max())
-    before, after = max(0, -int(first)), max(0, width + int(first) - gather.source[2])
-    pitch = max(gather.grid[2], width - (min(before, after) if gather.step[2] == 1 else 0))
-    return pitch if SQUEEZE else split(pitch, LANES) * LANES
-
-
-def _run_vectors(gather, height, pitch):
-    """Vectors of the flat run under `height` output rows."""
-    return split((height - 1) * pitch + gather.grid[2], lanes(gather.dtype))
-
-
-def _tile_cycles(MR, NR, terms):
+def _tile_cycles(MR, NR, terms, squeeze):
     """Cycles of one register tile: products, loads (most of them cross a cache line) or the wait for four additions;
     its beginning and end."""
-    return terms * max(MR * NR, MR + 1.6 * NR + 2, 8) + 30 + STORE_CYCLES * MR * NR
+    store = STORE_CYCLES + squeeze * SQUEEZE_CYCLES
+    return terms * max(MR * NR, MR + 1.6 * NR + 2, 8) + 30 + store * MR * NR
+
+
+def _run_cycles(MR, NR, vectors, terms, squeeze):
+    """Cycles of a run, and its vectors: what is left after the last whole tile is one more tile or single vectors."""
+    tiles, rest = divmod(vectors, NR)
+    tile, single = _tile_cycles(MR, NR, terms, squeeze), _tile_cycles(MR, 1, terms, squeeze)
+    if rest * single > tile:
+        tiles, rest = tiles + 1, 0
+    return tiles * tile + rest * single, tiles * NR + rest
 
 
 @lru_cache(maxsize=1024)
-def _shape(gather, threads):
-    phases, _, rows, columns, _, column_first = phases_of(gather)
-    pitch = _pitch(gather, columns, column_first)
+def _shape(gather):
     channels = split(gather.channels, split(gather.channels * len(gather.taps), BLOCK_K))
-    row_bytes = channels * len(phases) * pitch * np.dtype(gather.dtype).itemsize
-    height = max(1, COPY_BYTES // row_bytes - int(rows.max()))
-    row_blocks = split(gather.grid[1], height)
-    planes = gather.images * gather.groups * gather.grid[0]
-    if threads > 1 and planes * row_blocks < 2 * threads:
-        row_blocks = min(gather.grid[1], split(2 * threads, planes))
-    vectors = _run_vectors(gather, split(gather.grid[1], row_blocks), pitch)
+    (_, _, xw), (_, h, w) = gather.source, gather.grid
+    vectors, squeeze = split((h - 1) * xw + w, lanes(gather.dtype)), int(w < xw)
     terms = channels * len(gather.taps)
-    tiles = [(MR, NR) for MR, NR in TILES[min(isa.registers, 32)] if gather.rows >= MR]
-    MR, NR = min(tiles, key=lambda t: split(gather.rows, t[0]) * split(vectors, t[1]) * _tile_cycles(*t, terms))
-    return _Shape(MR, NR, channels, row_blocks, pitch)
+
+    def cycles(tile):
+        return split(gather.rows, tile[0]) * _run_cycles(*tile, vectors, terms, squeeze)[0]
+
+    MR, NR = min((tile for tile in TILES if tile[0] <= gather.rows), key=cycles)
+    return _Shape(MR, NR, channels, _run_cycles(MR, NR, vectors, terms, squeeze)[1], squeeze)
 
 
-def _gaps(gather, height, pitch, count):
-    """(bits of the lanes that are output pixels, place of the first of them) for `count` vectors of a run."""
-    LANES = lanes(gather.dtype)
-    row, column = np.divmod(np.arange(count * LANES), pitch)
-    inside = ((column < gather.grid[2]) & (row < height)).reshape(count, LANES)
-    places = np.concatenate([[0], np.cumsum(inside.sum(axis=1))[:-1]])
-    return (inside << np.arange(LANES)).sum(axis=1).astype(np.int64), places.astype(np.int64)
+def _bits(inside):
+    """(vectors, LANES) of bool as bytes of bits, lane 0 lowest."""
+    return np.packbits(inside, axis=-1, bitorder="little")
+
+
+@lru_cache(maxsize=256)
+def _tables(gather):
+    """Masks of all taps, lanes that are output pixels, and the place of the first of them, for each vector."""
+    shape, LANES = _shape(gather), lanes(gather.dtype)
+    (_, xh, xw), (_, grid_h, grid_w) = gather.source, gather.grid
+    row, column = np.divmod(np.arange(shape.vectors * LANES), xw)
+    inside = (row < grid_h) & (column < grid_w)
+    h, w = row + gather.taps[:, 1:2], column + gather.taps[:, 2:3]
+    masks = inside & (h >= 0) & (h < xh) & (w >= 0) & (w < xw)
+    counts = inside.reshape(-1, LANES)
+    keep = (counts.astype(np.int64) << np.arange(LANES)).sum(axis=1)
+    places = np.cumsum(counts.sum(axis=1)) - counts.sum(axis=1)
+    return _bits(masks.reshape(-1, LANES)).ravel(), keep, places.astype(np.int64)
 
 
 def gather_plan(gather, threads):
-    """The plan of a gather on flat runs."""
-    LANES, shape = lanes(gather.dtype), _shape(gather, threads)
-    phases, phase, row, column, row_first, column_first = phases_of(gather)
-    height, width = split(gather.grid[1], shape.row_blocks), gather.grid[2] + int(column.max())
-    copy_rows, taps = height + int(row.max()), len(gather.taps)
-    channel = np.arange(shape.channels)[:, None]
-    plane = copy_rows * shape.pitch
-    w_steps = channel * gather.w_channel + gather.taps[:, 3] * gather.w_step
-    x_steps = channel * (len(phases) * plane) + phase * plane + row * shape.pitch + column
-    count = split(_run_vectors(gather, height, shape.pitch), shape.NR) * shape.NR
-    gaps = [_gaps(gather, rows, shape.pitch, count) for rows in (height, height - 1)]
-    parts = parts_for(
-        *(gather.rows, shape.MR, gather.images * gather.groups * gather.grid[0] * shape.row_blocks, threads)
+    """The plan of a gather on the image as it lies."""
+    LANES, shape, taps = lanes(gather.dtype), _shape(gather), len(gather.taps)
+    xw = gather.source[2]
+    masks, keep, places = _tables(gather)
+    steps = (
+        gather.taps[:, 3] * gather.w_step,
+        gather.taps[:, 1] * xw + gather.taps[:, 2],
+        np.arange(taps) * (masks.size // taps),
     )
+    images, tiles = gather.images * gather.groups, shape.vectors // shape.NR
+    runs = split(tiles * shape.MR * shape.NR * LANES * np.dtype(gather.dtype).itemsize, RUN_BYTES)
+    if threads > 1:
+        runs = max(runs, min(split(4 * threads, images), max(1, tiles)))
+    parts = parts_for(gather.rows, shape.MR, images * runs, threads)
     numbers = {
         **gather.numbers(),
-        **{"parts": parts, "row_blocks": shape.row_blocks, "block_rows": height, "block_channels": shape.channels},
-        **{"taps_count": taps, "phases_count": len(phases), "row_first": int(row_first), "row_span": int(row.max())},
-        **{"column_first": int(column_first), "copy_rows": copy_rows, "copy_pitch": shape.pitch},
-        **{"width": width, "vectors": count},
+        **{"parts": parts, "runs": runs, "vectors": shape.vectors, "block_channels": shape.channels},
+        "taps_count": taps,
     }
-    tables = {
-        "phases": np.array(phases, np.int64).ravel(),
-        "steps": np.stack([w_steps.ravel(), x_steps.ravel()], axis=1).ravel(),
-        "keep": np.concatenate([keep for keep, _ in gaps]),
-        "places": np.concatenate([places for _, places in gaps]),
-    }
-    scratch = shape.channels * len(phases) * plane + width + (shape.NR + 2) * LANES
-    body = make_grouped(gather.dtype, shape.MR, shape.NR, column_step(gather.step[2]), SQUEEZE)
-    tiles = gather.images * gather.groups * gather.grid[0] * shape.row_blocks * parts
-    return Plan(body, tiles, numbers, tables, gather.work, scratch)
+    tables = {"steps": np.stack(steps, axis=1).ravel(), "masks": masks, "keep": keep, "places": places}
+    body = make_grouped(gather.dtype, shape.MR, shape.NR, shape.squeeze)
+    return Plan(body, images * runs * parts, numbers, tables, gather.work, 0)
 
 
 def _refusal(gathers):
+    if isa.name != "avx512":
+        return f"needs registers for masks, {isa.name} has none"
     if not gathers:
         return "needs taps that see the image"
-    if gathers[0].dtype != "float32":
-        return f"is tuned for float32, has {gathers[0].dtype}"
-    if not all(gather.contiguous for gather in gathers):
-        return "needs output pixels side by side"
-    rows, channels = gathers[0].rows, gathers[0].channels
-    if min(rows, channels) > FEW:
-        return f"needs at most {FEW} channels in or out in a group, has {channels} and {rows}"
-    if len(gathers[0].taps) > BLOCK_K:
-        return f"needs at most {BLOCK_K} taps, has {len(gathers[0].taps)}"
-    return None
+    gather = gathers[0]
+    if gather.dtype != "float32":
+        return f"is tuned for float32, has {gather.dtype}"
+    if len(gathers) > 1 or gather.step != (1, 1, 1) or not gather.contiguous:
+        return "needs stride 1"
+    if gather.source[0] > 1 or gather.grid[0] > 1:
+        return "needs one plane"
+    if gather.grid[2] > gather.source[2]:
+        return f"needs rows of the output no longer than the image's {gather.source[2]}, has {gather.grid[2]}"
+    if min(gather.rows, gather.channels) > FEW:
+        return f"needs at most {FEW} channels in or out in a group, has {gather.channels} and {gather.rows}"
+    most = max(len(gather.taps) * gather.source[1] * gather.source[2] // 8, len(gather.taps) * (MASK_BYTES // BLOCK_K))
+    return f"needs masks of at most {MASK_BYTES} bytes, has {most}" if most > MASK_BYTES else None
 
 
 def _cost(gathers):
-    """Register tiles with the lanes that they waste, and the copies."""
     total = 0
     for gather in gathers:
-        LANES, shape = lanes(gather.dtype), _shape(gather, 1)
-        phases, _, rows, columns, _, _ = phases_of(gather)
-        height = split(gather.grid[1], shape.row_blocks)
-        tiles = split(gather.rows, shape.MR) * split(_run_vectors(gather, height, shape.pitch), shape.NR)
-        blocks, terms = split(gather.channels, shape.channels), shape.channels * len(gather.taps)
-        runs = gather.channels * len(phases) * (height + int(rows.max()))
-        copies = runs * (RUN_CYCLES + COPY_CYCLES * split(gather.grid[2] + int(columns.max()), LANES))
-        cycles = tiles * blocks * _tile_cycles(shape.MR, shape.NR, terms) + copies
-        cycles *= gather.images * gather.groups * gather.grid[0] * shape.row_blocks
-        total += cycles * 2 * LANES * NANOSECONDS_PER_FLOP * PEAK_SHARE
+        shape = _shape(gather)
+        terms = shape.channels * len(gather.taps)
+        cycles, _ = _run_cycles(shape.MR, shape.NR, shape.vectors, terms, shape.squeeze)
+        cycles *= split(gather.rows, shape.MR) * split(gather.channels, shape.channels)
+        ns = 2 * lanes(gather.dtype) * NANOSECONDS_PER_FLOP * PEAK_SHARE
+        total += gather.images * gather.groups * cycles * ns
     return total
 
 
-@implements("conv.fwd", rank=32)
+@implements("conv.fwd", rank=31)
 class ConvForward(Impl):
     name = "conv_fwd_grouped"
     epilogue = True
@@ -263,7 +283,7 @@ class ConvForward(Impl):
         return emit_forward(gather_plan, spec, buffers)
 
 
-@implements("conv.bwd_data", rank=32)
+@implements("conv.bwd_data", rank=31)
 class ConvBackwardData(Impl):
     name = "conv_bwd_data_grouped"
 

@@ -16,11 +16,15 @@ from .._registry import select
 from ..autograd import sum as add_up
 from ..autograd.op import Op, value
 from ..driver import launch
-<<<<<<< HEAD
-from ..kernels import direct, grouped, implicit_gemm, pointwise, residues, small_maps  # noqa: F401  (they register their implementations)
-=======
-from ..kernels import depthwise, direct, implicit_gemm, residues, small_maps  # noqa: F401  (they register their implementations)
->>>>>>> main
+from ..kernels import (  # noqa: F401  (they register their implementations)
+    depthwise,
+    direct,
+    grouped,
+    implicit_gemm,
+    pointwise,
+    residues,
+    small_maps,
+)
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 

@@ -61,8 +61,8 @@ def clamp_tile(acc, low, high, mr, nr):
 def _parts(c, ci, c_m, skip, columns, mr, nr):
     """(number of the vector in the tile, the lanes of c that it covers) of a part of a tile."""
     for m in range(skip, mr):
-        for n in range(nr):
-            yield m * nr + n, _take(c, ci + m * c_m + n * LANES, min(LANES, max(0, columns - n * LANES)))
+        for n in range(min(nr, -(-columns // LANES))):
+            yield m * nr + n, _take(c, ci + m * c_m + n * LANES, min(LANES, columns - n * LANES))
 
 
 def add_part(acc, c, ci, c_m, skip, columns, mr, nr):

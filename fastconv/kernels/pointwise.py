@@ -62,13 +62,39 @@ def make_load_strips(LANES):
 
 
 @cache
+def make_load_pixels(STEP, LANES):
+    """Bringing the pixels of a run that can't be read as they lie to a panel: all of them, or, where STEP is None, the
+    last ones, which fill no vector."""
+    pack_row = make_pack_row(STEP or 0, LANES)
+
+    @helper
+    def load_strided(a, x, image, p, count, depth, panel):
+        """panel[k*pitch + j] = pixel p + j of the grid in channel k."""
+        d, h, col = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
+        for k in range(depth):
+            plane = image + k * (a.xd * a.xh * a.xw)
+            pack_row(a, x, plane, 0, 0, 0, d, h, col, count, panel, k * a.pitch)
+
+    @helper
+    def load_tail(a, x, image, p, count, depth, panel):
+        """panel[k*LANES + j] = x[image + k*pixels + p + j] for the last count % LANES pixels j."""
+        rest = count % LANES
+        if rest:
+            for k in range(depth):
+                values = load_window(x, image + k * a.pixels + p + count - rest, 1, 0, rest, 1)
+                store_vector(values, panel, k * LANES)
+
+    return load_tail if STEP is None else load_strided
+
+
+@cache
 def make_pointwise(dtype, MR, NR, STEP):
     """The kernel for a register tile of MR x NR vectors; STEP: None to read the image as it lies, else the column step
     (0: any) of the pixels that are copied."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     COPIED = STEP is not None
     strip_product, tail_product = make_strip_product(MR, NR, LANES), make_strip_product(MR, 1, LANES)
-    load_strips, pack_row = make_load_strips(LANES), make_pack_row(STEP or 0, LANES)
+    load_strips, load_pixels = make_load_strips(LANES), make_load_pixels(STEP, LANES)
     BLOCK_ROWS = LANES // MR * MR
 
     @tile_body(PointwiseBlock, dtype)
@@ -85,21 +111,13 @@ def make_pointwise(dtype, MR, NR, STEP):
         group, count = image_group % a.groups, min(a.run, a.pixels - p)
         whole = count if COPIED else count // LANES * LANES  # the rest of the last vector would reach beyond the image
         first, rows = part_rows(a, part, MR)
-        plane = a.xd * a.xh * a.xw
-        w_group, x_first = group * (a.w_size // a.groups), image_group * a.channels * plane
+        w_group, plane = group * (a.w_size // a.groups), a.xd * a.xh * a.xw
         y_first = (image_group * a.rows + first) * a.pixels + p
         for k0 in range(0, a.channels, a.block_k):
-            depth, image = min(a.block_k, a.channels - k0), x_first + k0 * plane
+            depth, image = min(a.block_k, a.channels - k0), (image_group * a.channels + k0) * plane
             add = OLD if k0 else a.start
             low, high = (a.low, a.high) if k0 + depth == a.channels else (-np.inf, np.inf)
-            if COPIED:
-                d, h, col = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
-                for k in range(depth):
-                    pack_row(a, x, image + k * plane, 0, 0, 0, d, h, col, count, panel, k * a.pitch)
-            elif whole < count:
-                for k in range(depth):
-                    values = load_window(x, image + k * plane + p + whole, 1, 0, count - whole, 1)
-                    store_vector(values, panel, k * LANES)
+            load_pixels(a, x, image, p, count, depth, panel)
             base = 0
             for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips the rows that are done
                 top = min(m, rows - MR)
@@ -260,8 +278,8 @@ class ConvForward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        arrays = (buffers.get(name) for name in ("x", "w", "b", "y", "packed"))
-        return _emit(spec, False, *arrays, buffers.get("epilogue", NO_EPILOGUE))
+        packed, epilogue = buffers.get("packed"), buffers.get("epilogue", NO_EPILOGUE)
+        return _emit(spec, False, buffers["x"], buffers["w"], buffers.get("b"), buffers["y"], packed, epilogue)
 
 
 @implements("conv.bwd_data", rank=35)

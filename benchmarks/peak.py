@@ -48,12 +48,12 @@ def make_arithmetic(MR, NR, LANES, ROWS):
     def arithmetic(block, tile, worker):
         block = fields(block)
         a, b = array_at(block.a, block.a_size, "f4"), array_at(block.b, block.b_size, "f4")
-        bias, c = array_at(block.bias, block.bias_size, "f4"), array_at(block.c, block.c_size, "f4")
+        c = array_at(block.c, block.c_size, "f4")
         acc = zero_tile(b, MR, NR)
         for _ in range(block.rounds):
             for k in range(ROWS):
                 acc = fma_tile(acc, a, k * MR, 1, b, k * NR * LANES, MR, NR)
-        store_tile(acc, c, tile * MR * NR * LANES, NR * LANES, bias, 0, MR, NR, 0)
+        store_tile(acc, c, tile * MR * NR * LANES, NR * LANES, MR, NR)
 
     return arithmetic
 

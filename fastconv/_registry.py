@@ -19,6 +19,7 @@ class Impl:
     name: str
     operation: str
     rank: int
+    epilogue = False  # whether `emit` honours the buffer "epilogue" (specs.Epilogue)
 
     @staticmethod
     def when(spec):

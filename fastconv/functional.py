@@ -43,6 +43,7 @@ from .ops.deform_conv import deform_conv2d as deform_conv2d
 # dropout
 from .ops.dropout import dropout as dropout
 from .ops.dropout import dropout2d as dropout2d
+from .ops.dropout import stochastic_depth as stochastic_depth
 
 # shapes and padding
 from .ops.fold import fold as fold

@@ -1,4 +1,4 @@
-"""Vector registers and register tiles as Numba intrinsics.
+"""Register tiles, single vectors and blocks of them as Numba intrinsics.
 
 A vector holds LANES values of the dtype of the array it came from; a tile is a tuple of MR * NR vectors that LLVM keeps
 in registers. Names in capitals are compile-time numbers: constants of a closure.  In debug mode every access is checked
@@ -11,162 +11,31 @@ The instruction set is the host's best, or FASTCONV_ISA; `isa.tile(m)` gives the
 # Numba's internals are untyped.
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false, reportCallIssue=false
 
-from typing import Any
-
-import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, config, types
-from numba.extending import intrinsic, models, register_model
+from numba.core import cgutils, types
 from numba.np import arrayobj
 
-from . import _config, simd_python
-from .simd_isa import isa
-
-_i1, _i8, _i32, _i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
-
-
-# ---- the vector type
-
-
-def lanes(dtype):
-    """Values of a dtype in one vector."""
-    return simd_python.LANES if config.DISABLE_JIT else isa.lanes(np.dtype(dtype).itemsize)
-
-
-class Vec(types.Type):
-    """One vector register of float32 or float64 values."""
-
-    def __init__(self, element):
-        self.element, self.lanes = element, isa.lanes(element.bitwidth // 8)
-        self.ir = ir.VectorType(ir.FloatType() if element is types.float32 else ir.DoubleType(), self.lanes)
-        super().__init__(name=f"Vec({self.lanes} x {element})")
-
-
-@register_model(Vec)
-class VecModel(models.PrimitiveModel):
-    def __init__(self, manager, vec):
-        super().__init__(manager, vec, vec.ir)
-
-
-_VECS = {element: Vec(element) for element in (types.float32, types.float64)}
-
-
-def _vec_of(array):
-    return _VECS[array.dtype]
-
-
-def _suffix(vec):
-    return f"v{vec.lanes}f{vec.element.bitwidth}"
-
-
-def _const(vec, value):
-    return ir.Constant(vec.ir, [value] * vec.lanes)
-
-
-def _call(b, name, result, *args):
-    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(result, [a.type for a in args]), name), args)
-
-
-def _fma(b, vec, x, y, z):
-    # Without the instruction llvm.fma is a library call for every lane; fmuladd is a multiplication and an addition
-    # there.
-    return _call(b, f"llvm.{'fma' if isa.fma else 'fmuladd'}.{_suffix(vec)}", vec.ir, x, y, z)
-
-
-def _splat(b, vec, scalar, element=None):
-    kind = vec.ir if element is None else ir.VectorType(element, vec.lanes)
-    undef = ir.Constant(kind, ir.Undefined)
-    zeros = ir.Constant(ir.VectorType(_i32, vec.lanes), [0] * vec.lanes)
-    return b.shuffle_vector(b.insert_element(undef, scalar, _i32(0)), undef, zeros)
-
-
-def _lane_numbers(vec, first=0):
-    # 32-bit numbers: as many as float32 lanes, so that a comparison is one instruction
-    return ir.Constant(ir.VectorType(_i32, vec.lanes), [first + i for i in range(vec.lanes)])
-
-
-def _below(b, vec, count, first=0):
-    """The mask of lanes with first + lane < count."""
-    return b.icmp_signed("<", _lane_numbers(vec, first), _splat(b, vec, b.trunc(count, _i32), _i32))
-
-
-def _between(b, vec, low, high, first=0):
-    """The mask of lanes with low <= first + lane < high."""
-    lane = _lane_numbers(vec, first)
-    low, high = (_splat(b, vec, b.trunc(bound, _i32), _i32) for bound in (low, high))
-    return b.and_(b.icmp_signed(">=", lane, low), b.icmp_signed("<", lane, high))
-
-
-def _clip(b, value, low, high):
-    value = b.select(b.icmp_signed("<", value, low), low, value)
-    return b.select(b.icmp_signed(">", value, high), high, value)
-
-
-# ---- places in arrays
-
-
-def _check_inside(context, b, first, extent, size):
-    """IndexError unless 0 <= first and first + extent <= size."""
-    outside = b.or_(b.icmp_signed("<", first, _i64(0)), b.icmp_signed(">", b.add(first, extent), size))
-    with b.if_then(outside, likely=False):
-        context.call_conv.return_user_exc(b, IndexError, ("a kernel reached beyond its array",))
-
-
-class Place:
-    """An element of an array: makes pointers and, in debug mode, checks that what is touched lies inside."""
-
-    def __init__(self, context, b, array_type, array, index):
-        self.context, self.b, self.vec = context, b, _vec_of(array_type)
-        struct = context.make_array(array_type)(context, b, array)
-        self.data, self.index = struct.data, index
-        self.size = b.extract_value(struct.shape, 0)
-
-    def _check(self, offset, extent):
-        _check_inside(self.context, self.b, self.b.add(self.index, offset), extent, self.size)
-
-    def scalar(self, offset, check=True):
-        if _config.DEBUG and check:
-            self._check(offset, _i64(1))
-        return self.b.gep(self.data, [self.b.add(self.index, offset)])
-
-    def vector(self, offset, extent=None):
-        """A pointer to the vector at offset; extent: how many lanes are touched, None for all, False for no check."""
-        if _config.DEBUG and extent is not False:
-            self._check(offset, _i64(self.vec.lanes) if extent is None else extent)
-        pointer = self.b.gep(self.data, [self.b.add(self.index, offset)])
-        return self.b.bitcast(pointer, self.vec.ir.as_pointer())
-
-    def load(self, offset):
-        value = self.b.load(self.vector(offset))
-        value.align = self.vec.element.bitwidth // 8
-        return value
-
-    def store(self, value, offset):
-        self.b.store(value, self.vector(offset)).align = self.vec.element.bitwidth // 8
-
-    def masked_load(self, offset, mask):
-        align, zero = _i32(self.vec.element.bitwidth // 8), _const(self.vec, 0.0)
-        name = f"llvm.masked.load.{_suffix(self.vec)}.p0"
-        return _call(self.b, name, self.vec.ir, self.vector(offset, False), align, mask, zero)
-
-    def masked_store(self, value, offset, mask):
-        align = _i32(self.vec.element.bitwidth // 8)
-        name = f"llvm.masked.store.{_suffix(self.vec)}.p0"
-        _call(self.b, name, ir.VoidType(), value, self.vector(offset, False), align, mask)
-
-
-def _literals(*sizes):
-    """The values of compile-time numbers, or None if one is not known when the kernel is compiled."""
-    if all(isinstance(size, types.IntegerLiteral) for size in sizes):
-        return tuple(size.literal_value for size in sizes)
-    return None
-
-
-def operation(typing) -> Any:
-    """An intrinsic under its own name; without the JIT, the twin of that name."""
-    if config.DISABLE_JIT:
-        return getattr(simd_python, typing.__name__)
-    return intrinsic(prefer_literal=True)(typing)
+from . import _config
+from .simd_isa import isa as isa
+from .simd_place import (
+    Place,
+    _below,
+    _between,
+    _call,
+    _check_inside,
+    _clip,
+    _const,
+    _fma,
+    _i8,
+    _i32,
+    _i64,
+    _literals,
+    _splat,
+    _suffix,
+    _vec_of,
+    operation,
+)
+from .simd_place import lanes as lanes
 
 
 @operation
@@ -295,53 +164,114 @@ def fma_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
 
 
 @operation
-def store_tile(typing, acc, c, ci, c_m, bias, oi, MR, NR, ADD):
-    """c[ci + m*c_m + n*LANES : +LANES] = acc[m, n] + bias[oi + m]; with ADD, the old value of c in place of the
-    bias."""
-    sizes = _literals(MR, NR, ADD)
+def add_bias(typing, acc, bias, oi, MR, NR):
+    """acc[m, n] + bias[oi + m]."""
+    sizes = _literals(MR, NR)
     if sizes is None:
         return None
-    mr, nr, add = sizes
+    mr, nr = sizes
 
     def codegen(context, b, sig, args):
-        vec = _vec_of(c)
-        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
-        out, values = Place(context, b, c, args[1], args[2]), Place(context, b, bias, args[4], args[5])
-        for m in range(mr):
-            splat = None if add else _splat(b, vec, b.load(values.scalar(_i64(m))))
-            for n in range(nr):
-                offset = b.add(b.mul(args[3], _i64(m)), _i64(n * vec.lanes))
-                out.store(b.fadd(tile[m * nr + n], out.load(offset) if add else splat), offset)
-        return context.get_dummy_value()
+        tile, values = cgutils.unpack_tuple(b, args[0], mr * nr), Place(context, b, bias, args[1], args[2])
+        splats = [_splat(b, _vec_of(bias), b.load(values.scalar(_i64(m)))) for m in range(mr)]
+        tile = [b.fadd(value, splats[i // nr]) for i, value in enumerate(tile)]
+        return context.make_tuple(b, sig.return_type, tile)
 
-    return types.void(acc, c, types.intp, types.intp, bias, types.intp, MR, NR, ADD), codegen
+    return acc(acc, bias, types.intp, MR, NR), codegen
 
 
 @operation
-def store_part(typing, acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, ADD):
-    """store_tile for the rows from `skip` on and the first `columns` columns; nothing else is read or written."""
-    sizes = _literals(MR, NR, ADD)
+def clamp_tile(typing, acc, low, high, MR, NR):
+    """Every value no less than `low` and no more than `high`; NaN stays NaN."""
+    sizes = _literals(MR, NR)
     if sizes is None:
         return None
-    mr, nr, add = sizes
+    vec = acc.dtype
 
     def codegen(context, b, sig, args):
-        vec = _vec_of(c)
-        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
-        out, values = Place(context, b, c, args[1], args[2]), Place(context, b, bias, args[4], args[5])
-        masks = [_below(b, vec, args[7], n * vec.lanes) for n in range(nr)]
+        kind = vec.ir.element
+        low, high = (
+            _splat(b, vec, b.fptrunc(bound, kind) if vec.element is types.float32 else bound) for bound in args[1:3]
+        )
+        tile = []
+        for value in cgutils.unpack_tuple(b, args[0], sizes[0] * sizes[1]):
+            value = b.select(b.fcmp_ordered(">", low, value), low, value)
+            tile.append(b.select(b.fcmp_ordered("<", high, value), high, value))
+        return context.make_tuple(b, sig.return_type, tile)
+
+    return acc(acc, types.float64, types.float64, MR, NR), codegen
+
+
+def _check_rows(b, place, c_m, skip, columns, mr, width):
+    """In debug mode: the first `columns` of the rows from `skip` on must lie inside the array."""
+    if _config.DEBUG:
         for m in range(mr):
-            with b.if_then(b.icmp_signed(">=", _i64(m), args[6])):
-                splat = None if add else _splat(b, vec, b.load(values.scalar(_i64(m))))
-                if _config.DEBUG:
-                    out.vector(b.mul(args[3], _i64(m)), _clip(b, args[7], _i64(0), _i64(nr * vec.lanes)))
-                for n in range(nr):
-                    offset = b.add(b.mul(args[3], _i64(m)), _i64(n * vec.lanes))
-                    old = out.masked_load(offset, masks[n]) if add else splat
-                    out.masked_store(b.fadd(tile[m * nr + n], old), offset, masks[n])
+            with b.if_then(b.icmp_signed(">=", _i64(m), skip)):
+                place.vector(b.mul(c_m, _i64(m)), _clip(b, columns, _i64(0), _i64(width)))
+
+
+@operation
+def add_part(typing, acc, c, ci, c_m, skip, columns, MR, NR):
+    """acc[m, n] + c[ci + m*c_m + n*LANES : +LANES] for the rows from `skip` on and the first `columns` columns; the
+    rest of c is not read."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        vec, place, (c_m, skip, columns) = _vec_of(c), Place(context, b, c, args[1], args[2]), args[3:6]
+        _check_rows(b, place, c_m, skip, columns, mr, nr * vec.lanes)
+        tile = list(cgutils.unpack_tuple(b, args[0], mr * nr))
+        for m in range(mr):
+            count = b.select(b.icmp_signed(">=", _i64(m), skip), columns, _i64(0))
+            for n in range(nr):
+                offset = b.add(b.mul(c_m, _i64(m)), _i64(n * vec.lanes))
+                old = place.masked_load(offset, _below(b, vec, count, n * vec.lanes))
+                tile[m * nr + n] = b.fadd(tile[m * nr + n], old)
+        return context.make_tuple(b, sig.return_type, tile)
+
+    return acc(acc, c, types.intp, types.intp, types.intp, types.intp, MR, NR), codegen
+
+
+@operation
+def store_tile(typing, acc, c, ci, c_m, MR, NR):
+    """c[ci + m*c_m + n*LANES : +LANES] = acc[m, n]."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        vec, place = _vec_of(c), Place(context, b, c, args[1], args[2])
+        for i, value in enumerate(cgutils.unpack_tuple(b, args[0], mr * nr)):
+            place.store(value, b.add(b.mul(args[3], _i64(i // nr)), _i64(i % nr * vec.lanes)))
         return context.get_dummy_value()
 
-    return types.void(acc, c, types.intp, types.intp, bias, types.intp, types.intp, types.intp, MR, NR, ADD), codegen
+    return types.void(acc, c, types.intp, types.intp, MR, NR), codegen
+
+
+@operation
+def store_part(typing, acc, c, ci, c_m, skip, columns, MR, NR):
+    """store_tile for the rows from `skip` on and the first `columns` columns; nothing else is written."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        vec, place, (c_m, skip, columns) = _vec_of(c), Place(context, b, c, args[1], args[2]), args[3:6]
+        _check_rows(b, place, c_m, skip, columns, mr, nr * vec.lanes)
+        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
+        masks = [_below(b, vec, columns, n * vec.lanes) for n in range(nr)]
+        for m in range(mr):
+            with b.if_then(b.icmp_signed(">=", _i64(m), skip)):
+                for n in range(nr):
+                    offset = b.add(b.mul(c_m, _i64(m)), _i64(n * vec.lanes))
+                    place.masked_store(tile[m * nr + n], offset, masks[n])
+        return context.get_dummy_value()
+
+    return types.void(acc, c, types.intp, types.intp, types.intp, types.intp, MR, NR), codegen
 
 
 @operation

@@ -47,16 +47,35 @@ def prefetch_tile(c, ci, c_m, mr, nr):
     """Nothing to see: a hint to the processor."""
 
 
-def store_tile(acc, c, ci, c_m, bias, oi, mr, nr, add):
-    store_part(acc, c, ci, c_m, bias, oi, 0, nr * LANES, mr, nr, add)
+def add_bias(acc, bias, oi, mr, nr):
+    return tuple(value + bias[oi + i // nr] for i, value in enumerate(acc))
 
 
-def store_part(acc, c, ci, c_m, bias, oi, skip, columns, mr, nr, add):
+def clamp_tile(acc, low, high, mr, nr):
+    return tuple(np.minimum(np.maximum(value, value.dtype.type(low)), value.dtype.type(high)) for value in acc)
+
+
+def _parts(c, ci, c_m, skip, columns, mr, nr):
+    """(number of the vector in the tile, the lanes of c that it covers) of a part of a tile."""
     for m in range(skip, mr):
         for n in range(nr):
-            count = min(LANES, max(0, columns - n * LANES))
-            place = _take(c, ci + m * c_m + n * LANES, count)
-            place[:] = acc[m * nr + n][:count] + (place if add else bias[oi + m])
+            yield m * nr + n, _take(c, ci + m * c_m + n * LANES, min(LANES, max(0, columns - n * LANES)))
+
+
+def add_part(acc, c, ci, c_m, skip, columns, mr, nr):
+    tile = [value.copy() for value in acc]
+    for i, old in _parts(c, ci, c_m, skip, columns, mr, nr):
+        tile[i][: old.size] += old
+    return tuple(tile)
+
+
+def store_tile(acc, c, ci, c_m, mr, nr):
+    store_part(acc, c, ci, c_m, 0, nr * LANES, mr, nr)
+
+
+def store_part(acc, c, ci, c_m, skip, columns, mr, nr):
+    for i, place in _parts(c, ci, c_m, skip, columns, mr, nr):
+        place[:] = acc[i][: place.size]
 
 
 def load_window(x, xi, step, low, high, fixed):

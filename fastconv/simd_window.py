@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from . import _config
-from .simd import (
+from .simd_place import (
     Place,
     _below,
     _between,

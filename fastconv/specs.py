@@ -8,10 +8,23 @@ sw stride, pd ph pw padding before the image (what lies beyond its end follows f
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from math import prod
+from math import inf, prod
 from numbers import Integral
+from typing import NamedTuple
 
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+class Epilogue(NamedTuple):
+    """What an implementation that honours it does to its result: result = clamp(result + what the output buffer holds
+    if `accumulate`, low, high).  NaN stays NaN."""
+
+    low: float = -inf
+    high: float = inf
+    accumulate: bool = False
+
+
+NO_EPILOGUE = Epilogue()
 
 
 def whole_numbers(op, name, value, count, minimum):

@@ -8,6 +8,7 @@ import pytest
 from fastconv import _registry
 from fastconv.driver import launch
 from fastconv.ops import conv as ops  # noqa: F401  (registers the implementations)
+from fastconv.specs import Epilogue
 
 from . import oracle
 from .cases import FULL, NETWORK, SMOKE
@@ -56,14 +57,14 @@ def run_implementation(impl, case, dtype):
     return out
 
 
-def accepted(cases):
-    """(implementation, case) for all that go together."""
+def accepted(cases, epilogue=False):
+    """(implementation, case) for all that go together; of those that honour an epilogue."""
     return [
         pytest.param(impl, case, id=f"{impl.name}-{case}")
         for operation in OPERATIONS
         for impl in _registry.implementations(operation)
         for case in cases
-        if impl.when(case.spec("float32")) is None
+        if impl.epilogue >= epilogue and impl.when(case.spec("float32")) is None
     ]
 
 
@@ -89,6 +90,20 @@ def test_full(impl, case):
 def test_full_float64(impl, case):
     """A part of them: each dtype has kernels of its own, and compiling them takes longer than everything else here."""
     check(impl, case, "float64")
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize(("impl", "case"), accepted(SMOKE, epilogue=True))
+def test_epilogue(impl, case, accumulate):
+    """The clamped result, or the clamped sum of the result and what the output held, within
+    rounding what the steps give one by one."""
+    plain = run_implementation(impl, case, "float32")
+    buffers = operands(impl.operation, case, "float32")
+    y = buffers[RESULT[impl.operation]]
+    y[...] = np.random.default_rng(3).standard_normal(y.shape, np.float32) if accumulate else np.nan
+    wanted = np.clip(plain + y if accumulate else plain, -0.25, 0.5)
+    launch(*impl.emit(case.spec("float32"), {**buffers, "epilogue": Epilogue(-0.25, 0.5, accumulate)}))
+    np.testing.assert_allclose(y, wanted, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(("impl", "case"), accepted(NETWORK))

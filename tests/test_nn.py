@@ -194,6 +194,10 @@ def test_containers():
     assert list(named.state_dict()) == ["second.weight", "second.bias"]
     layers = nn.ModuleList([a, b]).extend([c])
     assert len(layers) == 3 and list(layers[1:]) == [b, c]
+    named = nn.ModuleDict({"a": a, "l": nn.Linear(3, 2)})
+    named.update({"c": c})
+    assert list(named) == ["a", "l", "c"] and named["c"] is c and "b" not in named and named.pop("c") is c
+    assert list(named.state_dict()) == ["l.weight", "l.bias"] and len(named) == 2
     with pytest.raises(IndexError, match="index 3"):
         layers[3]
     with pytest.raises(TypeError, match="wants a Module, got int"):
@@ -312,6 +316,16 @@ def test_losses_as_in_torch():
         assert list(loss.state_dict()) == (["weight"] if "w" in text.split("(")[1][:8] else [])
 
 
+def test_permute_and_stochastic_depth():
+    x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    with no_grad():
+        np.testing.assert_array_equal(nn.Permute([0, 2, 3, 1])(x), x.transpose(0, 2, 3, 1))
+        layer = nn.StochasticDepth(1.0, "row")
+        assert not layer(x).any() and layer.eval()(x) is x and repr(layer) == "StochasticDepth(p=1.0, mode=row)"
+    with pytest.raises(ValueError, match="got 'rows'"):
+        nn.StochasticDepth(0.1, "rows")
+
+
 def test_batch_norm_states():
     layer = nn.BatchNorm2d(3)
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
@@ -393,6 +407,22 @@ def test_init():
         init.calculate_gain("swish")
     with pytest.raises(TypeError, match="list"):
         init.zeros_([1])
+
+
+def test_truncated_normal_and_skipped():
+    w = init.trunc_normal_(np.zeros((300, 1000), np.float32), 0.5, 1.0, 0.0, 2.0)
+    assert w.min() >= 0 and w.max() <= 2 and w.mean() == pytest.approx(0.8563, abs=0.005)
+    with pytest.raises(ValueError, match="within two std"):
+        init.trunc_normal_(w, 5.0)
+    manual_seed(4)
+    pieces = init.normal_(np.zeros((700, 1000)))
+    np.testing.assert_array_equal(pieces, manual_seed(4).normal(size=(700, 1000)))
+    manual_seed(4)
+    np.testing.assert_array_equal(init.normal_(np.zeros((1000, 700)).T), pieces)
+    with init.skipped():
+        assert init.ones_(np.zeros(3)).sum() == init.normal_(np.zeros(3)).sum() == init.uniform_(np.zeros(3)).sum() == 0
+        assert not init.orthogonal_(np.zeros((2, 2))).any()
+    assert init.ones_(np.zeros(3)).all()
 
 
 @pytest.mark.torch

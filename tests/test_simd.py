@@ -69,8 +69,8 @@ def make_product(ops, MR, NR):
         acc = ops.fma_tile(ops.zero_tile(c, MR, NR), a, ai, a_m, b, bi, MR, NR)
         acc = ops.fma_loop(acc, a, ai, a_m, b, bi, steps, first, last, MR, NR)
         ops.prefetch_tile(c, ci, c_m, MR, NR)
-        ops.store_tile(acc, c, ci, c_m, bias, oi, MR, NR, 0)
-        ops.store_tile(acc, sums, ci, c_m, bias, oi, MR, NR, 1)
+        ops.store_tile(ops.add_bias(acc, bias, oi, MR, NR), c, ci, c_m, MR, NR)
+        ops.store_tile(ops.clamp_tile(acc, -3.0, 5.0, MR, NR), sums, ci, c_m, MR, NR)
 
     return product
 
@@ -78,8 +78,8 @@ def make_product(ops, MR, NR):
 def make_part(ops, MR, NR):
     def part(c, sums, a, b, bias, ci, c_m, skip, columns):
         acc = ops.fma_tile(ops.zero_tile(c, MR, NR), a, 0, 1, b, 0, MR, NR)
-        ops.store_part(acc, c, ci, c_m, bias, 1, skip, columns, MR, NR, 0)
-        ops.store_part(acc, sums, ci, c_m, bias, 1, skip, columns, MR, NR, 1)
+        ops.store_part(ops.add_bias(acc, bias, 1, MR, NR), c, ci, c_m, skip, columns, MR, NR)
+        ops.store_part(ops.add_part(acc, sums, ci, c_m, skip, columns, MR, NR), sums, ci, c_m, skip, columns, MR, NR)
 
     return part
 
@@ -228,11 +228,12 @@ def test_every_access_is_checked_in_debug_mode():
         def scalar(i, x, v, w, bias, steps): simd.fma_tile(simd.zero_tile(x, 2, 1), x, i, 1, x, 0, 2, 1)
         def loop(i, x, v, w, bias, steps): simd.fma_loop(simd.zero_tile(x, 1, 2), x, 0, 1, x, i, steps, 0, 1, 1, 2)
         def table(i, x, v, w, bias, steps): simd.fma_loop(simd.zero_tile(x, 1, 1), x, 0, 1, x, 0, steps, i, i + 1, 1, 1)
-        def store(i, x, v, w, bias, steps): simd.store_tile(simd.zero_tile(x, 2, 1), x, i, N, bias, 0, 2, 1, 0)
-        def added(i, x, v, w, bias, steps): simd.store_tile(simd.zero_tile(x, 2, 1), x, i, N, bias, 0, 2, 1, 1)
-        def biased(i, x, v, w, bias, steps): simd.store_tile(simd.zero_tile(x, 1, 1), x, 0, N, bias, i, 1, 1, 0)
-        def part(i, x, v, w, bias, steps): simd.store_part(simd.zero_tile(x, 1, 1), x, i, N, bias, 0, 0, 3, 1, 1, 0)
-        def wide(i, x, v, w, bias, steps): simd.store_part(simd.zero_tile(x, 1, 1), x, i, N, bias, 0, 0, 99, 1, 1, 0)
+        def store(i, x, v, w, bias, steps): simd.store_tile(simd.zero_tile(x, 2, 1), x, i, N, 2, 1)
+        def added(i, x, v, w, bias, steps): simd.add_part(simd.zero_tile(x, 2, 1), x, i, N, 0, N, 2, 1)
+        def biased(i, x, v, w, bias, steps):
+            simd.store_tile(simd.add_bias(simd.zero_tile(x, 1, 1), bias, i, 1, 1), x, 0, N, 1, 1)
+        def part(i, x, v, w, bias, steps): simd.store_part(simd.zero_tile(x, 1, 1), x, i, N, 0, 3, 1, 1)
+        def wide(i, x, v, w, bias, steps): simd.store_part(simd.zero_tile(x, 1, 1), x, i, N, 0, 99, 1, 1)
         def window(i, x, v, w, bias, steps): simd.store_vector(simd.load_window(x, i, 1, 1, 3, 1), x, 0)
         def halves(i, x, v, w, bias, steps): simd.store_vector(simd.load_window(x, i, 2, 0, 3, 2), x, 0)
         def gather(i, x, v, w, bias, steps): simd.store_vector(simd.load_window(x, i, 3, 0, 2, 0), x, 0)

@@ -14,7 +14,7 @@ from .. import driver
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
-from ..simd import array_at, fields, isa, lanes, store_part, store_tile, zero_tile
+from ..simd import add_bias, add_part, array_at, fields, isa, lanes, store_part, store_tile, zero_tile
 from ..simd_vector import clipped_loop, distance_loop
 from .gathers import GATHER_NUMBERS, Gather, balanced, column_step, data_gathers, parts_for, split, tap_table, zeros
 from .gemm import part_rows
@@ -66,11 +66,13 @@ def make_distances(MR, NR, LANES):
                 acc = distance_loop(acc, w, wt, a.w_row, panel, b, steps, first, last, a.sign, MR, NR)
                 out, skip, left = yi + top * a.y_plane + j, m - top, columns - j
                 if add:
-                    store_part(acc, y, out, a.y_plane, bias, oi + top, skip, left, MR, NR, 1)
-                elif skip > 0 or left < NR * LANES:
-                    store_part(acc, y, out, a.y_plane, bias, oi + top, skip, left, MR, NR, 0)
+                    acc = add_part(acc, y, out, a.y_plane, skip, left, MR, NR)
                 else:
-                    store_tile(acc, y, out, a.y_plane, bias, oi + top, MR, NR, 0)
+                    acc = add_bias(acc, bias, oi + top, MR, NR)
+                if skip > 0 or left < NR * LANES:
+                    store_part(acc, y, out, a.y_plane, skip, left, MR, NR)
+                else:
+                    store_tile(acc, y, out, a.y_plane, MR, NR)
 
     return distances
 
@@ -139,9 +141,8 @@ def make_clipped(MR, NR, LANES):
                 acc, here, wt, b = zero_tile(w, MR, NR), top * a.pitch + j, wa + top * a.w_row, bi + j
                 acc = clipped_loop(acc, at, here, a.pitch, w, wt, a.w_row, panel, b, steps, first, last, MR, NR)
                 if add:
-                    store_part(acc, out, here, a.pitch, bias, 0, m - top, columns - j, MR, NR, 1)
-                else:
-                    store_part(acc, out, here, a.pitch, bias, 0, m - top, columns - j, MR, NR, 0)
+                    acc = add_part(acc, out, here, a.pitch, m - top, columns - j, MR, NR)
+                store_part(acc, out, here, a.pitch, m - top, columns - j, MR, NR)
 
     return clipped
 

@@ -17,6 +17,7 @@ from ..simd import array_at, fields, isa, lanes
 from .gathers import (
     COPY_NUMBERS,
     GATHER_NUMBERS,
+    GATHER_REALS,
     PACK_CYCLES,
     Plan,
     balanced,
@@ -30,13 +31,14 @@ from .gathers import (
     phases_of,
     split,
 )
-from .gemm import make_strip_product, part_rows
+from .gemm import OLD, make_strip_product, part_rows
 from .patches import make_copy_rows
 
 DirectBlock = Block(
     "DirectBlock",
     {"x": None, "w": None, "bias": None, "y": None, "phases": "i8", "steps": "i8", "scratch": None},
     GATHER_NUMBERS + COPY_NUMBERS + "row_blocks column_blocks block_channels taps_count out_pitch",
+    GATHER_REALS,
 )
 
 
@@ -87,7 +89,8 @@ def make_direct(dtype, MR, NR, STEP):
             channels = min(a.block_channels, a.channels - c0)
             planes = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
             copy_rows(a, x, planes, channels, phases, d, h, height + a.row_span, first, width, scratch, 0)
-            wa, last, add = w_first + c0 * a.w_channel, channels * a.taps_count, c0 > 0
+            wa, last, add = w_first + c0 * a.w_channel, channels * a.taps_count, OLD if c0 else a.start
+            low, high = (a.low, a.high) if c0 + channels == a.channels else (-np.inf, np.inf)
             for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips the rows that are done
                 top = min(m, rows - MR)
                 strip = wa + ((row + m) // MR * a.w_strip if a.w_strip else (row + top) * a.w_row)
@@ -95,7 +98,7 @@ def make_direct(dtype, MR, NR, STEP):
                     place = y_first + top * a.y_plane + r * a.y_h if a.direct else (r * rows + top) * a.out_pitch
                     strip_product(
                         *(w, strip, a.w_row, scratch, r * a.copy_pitch, count, steps, 0, last),
-                        *(out, place, out_pitch, bias, bias_first + top, m - top, add),
+                        *(out, place, out_pitch, bias, bias_first + top, m - top, add, low, high),
                     )
         if not a.direct:
             spread_rows(a, c, rows, height, count, y, y_first)
@@ -199,6 +202,7 @@ def _cost(gathers):
 @implements("conv.fwd", rank=40)
 class ConvForward(Impl):
     name = "conv_fwd_direct"
+    epilogue = True
 
     @staticmethod
     def when(spec):

@@ -18,6 +18,8 @@ from .._jit import TileBody
 from ..driver import Row
 from ..packing import strips
 from ..simd import isa
+from ..specs import NO_EPILOGUE
+from .gemm import BIAS, BOTH
 
 NANOSECONDS_PER_FLOP = 1 / 100
 PACK_CYCLES = 5  # to copy one vector of patches, next to one cycle for each vector multiplication
@@ -75,7 +77,8 @@ class Gather:
 
 
 GEOMETRY_NUMBERS = "xd xh xw grid_d grid_h grid_w sd sh sw groups rows channels parts "
-GATHER_NUMBERS = GEOMETRY_NUMBERS + "w_row w_channel w_strip y_plane y_first y_d y_h y_w direct "
+GATHER_NUMBERS = GEOMETRY_NUMBERS + "w_row w_channel w_strip y_plane y_first y_d y_h y_w direct start "
+GATHER_REALS = "low high"  # of specs.Epilogue; start: what the first block of terms is added to
 
 
 COPY_NUMBERS = (
@@ -185,8 +188,9 @@ class Plan(NamedTuple):
     scratch: int
 
 
-def _row(plan, x, w, bias, y):
+def _row(plan, x, w, bias, y, epilogue=NO_EPILOGUE):
     values = {"x": x, "w": w, "bias": bias, "y": y, **plan.tables, **plan.numbers}
+    values |= {"low": epilogue.low, "high": epilogue.high, "start": BOTH if epilogue.accumulate else BIAS}
     return Row(plan.body, plan.tiles, values, plan.work, plan.scratch)
 
 
@@ -209,9 +213,15 @@ def emit_forward(plan, spec, buffers):
     packed = buffers.get("packed")
     gathers, w = (forward_gathers, buffers["w"]) if packed is None else (packed_gathers, packed)
     plans = _plans(plan, gathers, spec, driver.get_num_threads())
+    epilogue = buffers.get("epilogue", NO_EPILOGUE)
     if not plans:
-        buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels)[...] = bias[:, None]
-    return tuple(_row(plan, buffers["x"], w, bias, buffers["y"]) for plan in plans)
+        _bias_alone(buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels), bias, epilogue)
+    return tuple(_row(plan, buffers["x"], w, bias, buffers["y"], epilogue) for plan in plans)
+
+
+def _bias_alone(y, bias, epilogue):
+    result = bias[:, None] + y if epilogue.accumulate else bias[:, None]
+    y[...] = np.clip(result, epilogue.low, epilogue.high)
 
 
 def emit_data(plan, spec, buffers):

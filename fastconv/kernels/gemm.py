@@ -7,8 +7,12 @@ product serves packed patches, taps in any order, and weights as they lie in mem
 
 from functools import cache
 
+import numpy as np
+
 from .._jit import helper
-from ..simd import fma_loop, prefetch_tile, store_part, store_tile, zero_tile
+from ..simd import add_bias, add_part, clamp_tile, fma_loop, prefetch_tile, store_part, store_tile, zero_tile
+
+BIAS, OLD, BOTH = 0, 1, 2  # what a product is added to
 
 
 @helper
@@ -24,20 +28,24 @@ def make_product(MR, NR, LANES):
     """The product for a register tile of MR rows and NR vectors of LANES columns."""
 
     @helper
-    def product(a, ai, a_m, b, bi, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add):
-        """c[ci + m*c_m + j] = sum over first <= k < last of a[ai + m*a_m + steps[k, 0]] * b[bi + steps[k, 1] + j], plus
-        bias[oi + m] or, with `add`, plus what c holds; for skip <= m < MR and j < columns."""
+    def product(
+        a, ai, a_m, b, bi, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add, low=-np.inf, high=np.inf
+    ):
+        """c[ci + m*c_m + j] = sum over first <= k < last of a[ai + m*a_m + steps[k, 0]] * b[bi + steps[k, 1] + j], for
+        skip <= m < MR and j < columns.
+
+        add: plus bias[oi + m] (BIAS), plus what c holds (OLD), or plus both; the sum is clamped to low .. high."""
         prefetch_tile(c, ci, c_m, MR, NR)
         acc = fma_loop(zero_tile(b, MR, NR), a, ai, a_m, b, bi, steps, first, last, MR, NR)
+        if add != BIAS:
+            acc = add_part(acc, c, ci, c_m, skip, columns, MR, NR)
+        if add != OLD:
+            acc = add_bias(acc, bias, oi, MR, NR)
+        acc = clamp_tile(acc, low, high, MR, NR)
         if skip == 0 and columns >= NR * LANES:
-            if add:
-                store_tile(acc, c, ci, c_m, bias, oi, MR, NR, 1)
-            else:
-                store_tile(acc, c, ci, c_m, bias, oi, MR, NR, 0)
-        elif add:
-            store_part(acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, 1)
+            store_tile(acc, c, ci, c_m, MR, NR)
         else:
-            store_part(acc, c, ci, c_m, bias, oi, skip, columns, MR, NR, 0)
+            store_part(acc, c, ci, c_m, skip, columns, MR, NR)
 
     return product
 
@@ -48,15 +56,17 @@ def make_strip_product(MR, NR, LANES):
     wide, narrow = make_product(MR, NR, LANES), make_product(MR, 1, LANES)
 
     @helper
-    def strip_product(a, ai, a_m, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, skip, add):
+    def strip_product(
+        a, ai, a_m, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, skip, add, low=-np.inf, high=np.inf
+    ):
         j = 0
         while j < columns:
             left = columns - j
             if left > (NR - 1) * LANES:
-                wide(a, ai, a_m, b, bi + j, steps, first, last, c, ci + j, c_m, bias, oi, skip, left, add)
+                wide(a, ai, a_m, b, bi + j, steps, first, last, c, ci + j, c_m, bias, oi, skip, left, add, low, high)
                 j += NR * LANES
             else:
-                narrow(a, ai, a_m, b, bi + j, steps, first, last, c, ci + j, c_m, bias, oi, skip, left, add)
+                narrow(a, ai, a_m, b, bi + j, steps, first, last, c, ci + j, c_m, bias, oi, skip, left, add, low, high)
                 j += LANES
 
     return strip_product

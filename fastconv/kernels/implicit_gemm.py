@@ -19,6 +19,7 @@ from ..driver import Row
 from ..simd import array_at, fields, isa, lanes, transpose_block
 from .gathers import (
     GATHER_NUMBERS,
+    GATHER_REALS,
     GEOMETRY_NUMBERS,
     NANOSECONDS_PER_FLOP,
     PACK_CYCLES,
@@ -35,13 +36,14 @@ from .gathers import (
     tap_table,
     zeros,
 )
-from .gemm import make_panel_product, make_strip_product, part_rows
+from .gemm import OLD, make_panel_product, make_strip_product, part_rows
 from .patches import make_pack_row, scatter_rows
 
 GatherBlock = Block(
     "GatherBlock",
     {"x": None, "w": None, "bias": None, "y": None, "taps": "i8", "steps": "i8", "scratch": None},
     GATHER_NUMBERS + "chunks pixels taps_count pitch block_channels block_taps",
+    GATHER_REALS,
 )
 WeightsBlock = Block(
     "WeightsBlock",
@@ -89,14 +91,16 @@ def make_gather(dtype, MR, NR, STEP):
                         pack_row(
                             *(a, x, plane, taps[3 * t], taps[3 * t + 1], taps[3 * t + 2], d, h, w0, count, scratch, at)
                         )
-                wa, add = w_first + c0 * a.w_channel, c0 + t0 > 0
-                last = t0 + channels * (t1 - t0)
+                wa, last = w_first + c0 * a.w_channel, t0 + channels * (t1 - t0)
+                add, ends = OLD if c0 + t0 else a.start, c0 + channels == a.channels and t1 == a.taps_count
+                low, high = (a.low, a.high) if ends else (-np.inf, np.inf)
                 for m in range(0, rows, MR):  # the last strip overlaps the one before it and skips its rows
                     top = min(m, rows - MR)
                     strip = wa + ((row + m) // MR * a.w_strip if a.w_strip else (row + top) * a.w_row)
                     strip_product(
                         *(w, strip, a.w_row, scratch, -t0 * a.pitch, count, steps, t0, last),
-                        *(out, place + top * out_pitch, out_pitch, bias, group * a.rows + row + top, m - top, add),
+                        *(out, place + top * out_pitch, out_pitch, bias, group * a.rows + row + top, m - top),
+                        *(add, low, high),
                     )
         if not a.direct:
             scatter_rows(a, scratch[panel_size:], rows, d, h, w0, count, y, y_first)
@@ -221,6 +225,7 @@ def _cost(gathers):
 @implements("conv.fwd", rank=50)
 class ConvForward(Impl):
     name = "conv_fwd_implicit_gemm"
+    epilogue = True
 
     @staticmethod
     def cost(spec):

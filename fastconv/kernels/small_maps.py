@@ -18,6 +18,7 @@ from ..simd import array_at, fields, isa, lanes, load_window, store_vector, tran
 from .gathers import (
     COPY_NUMBERS,
     GATHER_NUMBERS,
+    GATHER_REALS,
     Plan,
     column_step,
     data_gathers,
@@ -27,7 +28,7 @@ from .gathers import (
     phases_of,
     split,
 )
-from .gemm import make_strip_product
+from .gemm import BIAS, make_strip_product
 from .patches import make_copy_rows, make_pack_row
 
 SmallBlock = Block(
@@ -39,6 +40,7 @@ SmallBlock = Block(
     GATHER_NUMBERS
     + COPY_NUMBERS
     + "images chunk_images pixels taps_count image_size panel_size block_channels w_taps part columns",
+    GATHER_REALS,
 )
 
 
@@ -116,14 +118,19 @@ def make_pack_weights(LANES):
 
 @helper
 def store_transposed(a, c, bias, bias_first, rows, y, yi):
-    """y[yi + row*y_plane + place of pixel p] = c[p*part + row] + bias[row]."""
+    """y[yi + row*y_plane + place of pixel p] = c[p*part + row] + bias[row] (+ what y holds), clamped."""
+    low, high = y.dtype.type(a.low), y.dtype.type(a.high)
     p = 0
     for d in range(a.grid_d):
         for h in range(a.grid_h):
             for w in range(a.grid_w):
                 place = yi + d * a.y_d + h * a.y_h + w * a.y_w
                 for row in range(rows):
-                    y[place + row * a.y_plane] = c[p * a.part + row] + bias[bias_first + row]
+                    value = c[p * a.part + row] + bias[bias_first + row]
+                    if a.start != BIAS:
+                        value += y[place + row * a.y_plane]
+                    value = low if value < low else value
+                    y[place + row * a.y_plane] = high if value > high else value
                 p += 1
 
 
@@ -308,6 +315,7 @@ def _cost(gathers):
 @implements("conv.fwd", rank=45)
 class ConvForward(Impl):
     name = "conv_fwd_small_maps"
+    epilogue = True
 
     @staticmethod
     def when(spec):

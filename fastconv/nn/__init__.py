@@ -1,5 +1,6 @@
 """Layers with the names, arguments, defaults, state_dict keys and default initialisation of torch.nn."""
 
+from .. import functional
 from . import init
 from .activation import (
     ELU,
@@ -27,11 +28,11 @@ from .blocks import (
     SpatialSeparableConv2d,
     SqueezeExcite,
 )
-from .container import Identity, ModuleList, Sequential
+from .container import Identity, ModuleDict, ModuleList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .deform import ActiveConv2d, DeformAggregate2d, DeformConv2d, DeformConv2dPack
-from .dropout import Dropout, Dropout2d
+from .dropout import Dropout, Dropout2d, StochasticDepth
 from .dynamic import CondConv2d, DynamicConv2d, Involution2d
 from .linear import Flatten, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
@@ -53,7 +54,7 @@ from .pooling import (
     MaxPool3d,
 )
 from .shift import ActiveShift2d, Shift2d, SparseShift2d
-from .shuffle import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
+from .shuffle import ChannelShuffle, Fold, Permute, PixelShuffle, PixelUnshuffle, Unfold
 from .upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "MaxPool3d",
     "Mish",
     "Module",
+    "ModuleDict",
     "ModuleList",
     "NLLLoss",
     "NonLocal1d",
@@ -117,6 +119,7 @@ __all__ = [
     "NonLocal3d",
     "PReLU",
     "Parameter",
+    "Permute",
     "PixelShuffle",
     "PixelUnshuffle",
     "ReLU",
@@ -131,10 +134,12 @@ __all__ = [
     "SparseShift2d",
     "SpatialSeparableConv2d",
     "SqueezeExcite",
+    "StochasticDepth",
     "Tanh",
     "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
+    "functional",
     "init",
 ]

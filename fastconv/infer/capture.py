@@ -21,6 +21,7 @@ from ..ops.pool import AvgPool, MaxPool
 from . import problems
 from .graph import Graph, Node, Type
 from .ops import op_name, parameters
+from .passes import dead
 
 
 class Structure:
@@ -255,7 +256,8 @@ def capture(model, inputs):
         outputs.append(name)
     types = {name: Type.of(array) for name, array in inputs.items()}
     graph = Graph(recorder.nodes, types, outputs, recorder.constants)
-    return _without_unused(_renamed(graph, dict(zip(outputs, structure.names, strict=True)))), structure.forget()
+    graph = _renamed(graph, dict(zip(outputs, structure.names, strict=True)))
+    return dead.run(graph), structure.forget()  # ops inside ops were recorded too
 
 
 def _renamed(graph, names):
@@ -266,18 +268,6 @@ def _renamed(graph, names):
         node.inputs = tuple(names.get(name, name) for name in node.inputs)
         node.outputs = tuple(names.get(name, name) for name in node.outputs)
     graph.outputs = tuple(names.get(name, name) for name in graph.outputs)
-    return graph
-
-
-def _without_unused(graph):
-    """Ops inside ops were recorded too: only what an output needs stays."""
-    needed, nodes = set(graph.outputs), []
-    for node in reversed(graph.nodes):
-        if needed.intersection(node.outputs):
-            nodes.append(node)
-            needed.update(name for name in node.inputs if name is not None)
-    graph.nodes = nodes[::-1]
-    graph.constants = {name: array for name, array in graph.constants.items() if name in needed}
     return graph
 
 

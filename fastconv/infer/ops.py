@@ -22,6 +22,8 @@ Where `forward` takes a spec, which holds for one shape only, the op here has at
     avg_pool(x; kernel, stride, padding, ceil_mode, count_include_pad, divisor)
     adaptive_max_pool(x; output_size, indices)   adaptive_avg_pool(x; output_size)
     batch_norm(x, mean, var, weight, bias; eps)  in evaluation
+    affine(x, scale, shift; low, high)           clamp(x scale + shift), one value per channel (axis 1)
+    add, sub, mul, div, linear                   have low and high too, which passes write
     reshape(x; shape)   one -1 allowed; identity(x)
 """
 
@@ -32,10 +34,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..autograd import Op
+from ..autograd import Op, basic
 from ..ops import norm, pool
 from ..ops.conv import Conv
 from ..ops.conv_transpose import ConvTranspose, _mirrored_spec
+from ..ops.linear import Linear
 from . import problems
 
 
@@ -166,6 +169,23 @@ _INFER: dict[str, Callable] = {
 }
 
 
+# ---- operations that clamp their result, where passes say so
+
+
+def _clamped(attrs, y):
+    low, high = attrs.get("low"), attrs.get("high")
+    return y if low is None and high is None else np.clip(y, low, high)
+
+
+def _register_clamped(name, cls):
+    plain = _generic(cls)
+    register(name, OpDef(lambda attrs, *arrays: _clamped(attrs, plain.evaluate({}, *arrays)), _INFER[name]))
+
+
+for _class in (basic.Add, basic.Sub, basic.Mul, basic.Div, Linear):
+    _register_clamped(_class.name, _class)
+
+
 # ---- convolution
 
 
@@ -176,10 +196,7 @@ def _conv_problem(attrs, x, w, b):
 
 def _conv(attrs, x, w, b=None, residual=None):
     y = Conv.apply(x, w, b, _conv_problem(attrs, x, w, b))
-    low, high = attrs.get("low"), attrs.get("high")
-    if residual is not None:
-        y += residual
-    return y if low is None and high is None else np.clip(y, low, high, out=y)
+    return _clamped(attrs, y if residual is None else y + residual)
 
 
 def _infer_conv(attrs, x, w, b=None, residual=None):
@@ -253,6 +270,12 @@ def _infer_reshape(attrs, x):
     return ((tuple(count // known_part if n == -1 else int(n) for n in wanted), x.dtype),)
 
 
+def _affine(attrs, x, scale, shift):
+    column = (-1, *(1,) * (x.ndim - 2))
+    return _clamped(attrs, x * scale.reshape(column) + shift.reshape(column))
+
+
+register("affine", OpDef(_affine, lambda attrs, x, *rest: (x,)))
 register("batch_norm", OpDef(_batch_norm, lambda attrs, x, *rest: (x,)))
 register("reshape", OpDef(lambda attrs, x: x.reshape(attrs["shape"]), _infer_reshape))
 register("identity", OpDef(lambda attrs, x: x, _infer_unary))

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from .simd_formulas import BACKWARD, FORWARD, PlainValue
+
 LANES = 4
 
 
@@ -244,3 +246,34 @@ def scatter_windows(gy, at, gi, count, base, gx, xi, x_row, rows, columns, kh, k
 
 def gather_places(x, xi, places, pi):
     return np.array([x[xi + p] if p >= 0 else 0 for p in _take(places, pi)], x.dtype)
+
+
+# ---- functions and activations; the compiled forms are in `simd_math.py`
+
+
+def expm1_vector(x):
+    return PlainValue(x).expm1().array
+
+
+def log_vector(x):
+    return PlainValue(x).log().array
+
+
+def tanh_vector(x):
+    return PlainValue(x).tanh().array
+
+
+def erf_vector(x):
+    return PlainValue(x).erf().array
+
+
+def erfc_vector(x):
+    return PlainValue(x).erfc_positive().array
+
+
+def activation_vector(x, alpha, beta, name):
+    return FORWARD[name](*map(PlainValue, (x, alpha, beta))).array
+
+
+def activation_gradient_vector(g, v, alpha, beta, name):
+    return BACKWARD[name](*map(PlainValue, (g, v, alpha, beta))).array

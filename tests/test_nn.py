@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fastconv import nn
+from fastconv import functional as F
+from fastconv import nn, optim
 from fastconv._random import manual_seed
 from fastconv.autograd import Tensor, no_grad
 from fastconv.nn import init
@@ -115,10 +116,45 @@ def test_load_state_dict_lists_every_problem_and_changes_nothing():
         "unexpected: extra",
     ):
         assert part in text
-    with pytest.raises(ValueError, match=r"head\.weight"):
-        net.load_state_dict(state, strict=False)
     for name, a in net.state_dict().items():
         np.testing.assert_array_equal(a, before[name])
+
+
+def test_load_state_dict_not_strict_takes_what_fits():
+    net = Net()
+    before = {name: a.copy() for name, a in net.state_dict().items()}
+    state = {name: a + 1 for name, a in before.items()}
+    state |= {"head.weight": np.ones((9, 9)), "body.0.bias": np.array(["x"] * len(before["body.0.bias"]))}
+    state["extra"] = state.pop("scale")
+    result = net.load_state_dict(state, strict=False)
+    assert result == (["scale"], ["extra"]) and result.unfit_keys == {
+        "body.0.bias": f"given dtype {state['body.0.bias'].dtype}, wanted numbers",
+        "head.weight": "given shape (9, 9), wanted (2, 4)",
+    }
+    assert "head.weight" in repr(result)
+    for name, a in net.state_dict().items():
+        np.testing.assert_array_equal(a, before[name] if name in ("scale", *result.unfit_keys) else state[name])
+
+
+def test_freeze_keeps_everything_but_a_new_head():
+    manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
+    net = nn.Sequential(*body, nn.Linear(4 * 9, 3)).freeze()
+    net[-1] = nn.Linear(4 * 9, 2)
+    before = {name: a.copy() for name, a in net.state_dict().items()}
+    optimizer = optim.Adam(net.parameters(), lr=0.1)
+    x = np.random.default_rng(0).standard_normal((6, 1, 5, 5)).astype(np.float32)
+    for _ in range(2):
+        loss = F.cross_entropy(net.train()(x), np.arange(6) % 2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    changed = [name for name, a in net.state_dict().items() if not np.array_equal(a, before[name])]
+    assert changed == ["5.weight", "5.bias"] and [m.training for m in net] == [False] * 5 + [True]
+    assert net[0].weight.grad is None
+    net.freeze(False)(x)
+    assert all(m.training for m in net.modules()) and all(p.requires_grad for p in net.parameters())
+    assert not np.array_equal(net[1].running_mean, before["1.running_mean"])
 
 
 def test_modes_and_walks():

@@ -41,7 +41,9 @@ class Structure:
             return dict, [(key, self._walk(p, str(key))) for key, p in part.items()]
         if isinstance(part, (tuple, list)):
             return type(part), [self._walk(p, f"{name}_{i}") for i, p in enumerate(part)]
-        raise TypeError(f"a compiled network gives arrays, or tuples, lists or dicts of them, not {type(part).__name__}")
+        raise TypeError(
+            f"a compiled network gives arrays, or tuples, lists or dicts of them, not {type(part).__name__}"
+        )
 
     def forget(self):
         """Let the captured outputs go."""
@@ -62,30 +64,35 @@ class Structure:
         return kind(*items) if hasattr(kind, "_fields") else kind(items)
 
 
+def _memory_of(thing):
+    """What tells one value from another while both live, and the array that owns the memory."""
+    array = thing._data if isinstance(thing, Variable) else thing
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str), owner
+
+
 class _Recorder:
     """Names for values while a network runs; see `record`."""
 
     def __init__(self, known):
         self.nodes, self.constants = [], {}
-        self._names = {}  # id -> (weak reference, name): an id is used again once its object is gone
+        self._names = {}  # memory -> (weak reference to its owner, name): it is used again once the owner is gone
         self._known = known  # id of a parameter's array -> its name
         self._count = {}
         self.kept = []  # what the constants' names refer to
 
     def name(self, thing, name):
-        """Give a Tensor or array a name; the array inside a Tensor has the same."""
-        self._names[id(thing)] = weakref.ref(thing), name
-        if isinstance(thing, Variable):
-            self._names[id(thing._data)] = weakref.ref(thing._data), name
+        """Give a Tensor or array a name."""
+        place, owner = _memory_of(thing)
+        self._names[place] = weakref.ref(owner), name
 
     def find(self, thing):
-        """The name of a value that was seen before, or None."""
-        things = (thing, thing._data) if isinstance(thing, Variable) else (thing,)
-        for one in things:
-            reference, name = self._names.get(id(one), (None, None))
-            if reference is not None and reference() is one:
-                return name
-        return None
+        """The name of a value that was seen before, by its memory, or None: what is detached keeps its name."""
+        place, owner = _memory_of(thing)
+        reference, name = self._names.get(place, (None, None))
+        return name if reference is not None and reference() is owner else None
 
     def value(self, thing):
         """The name of an operand: of a value seen before, or else of a new constant."""
@@ -133,13 +140,17 @@ def _generic(op, args):
     """Arrays are operands, in order; all else is an attribute by the name of `forward`'s parameter."""
     if op.name in _NUMBERS_ALLOWED:
         return [_as_array(value, args) for value in args], {}
-    operands, attrs = [], {}
-    names = [p.name for p in parameters(op) if p.kind is not p.VAR_POSITIONAL]
-    for index, value in enumerate(args):
-        if _is_array(value) or (value is None and index < len(names)):
-            operands.append(value)
-        else:
-            attrs[names[index]] = value
+    operands, attrs, rest = [], {}, list(args)
+    for parameter in parameters(op):
+        if parameter.many:
+            operands += filter(_is_array, rest)
+            numbers = tuple(value for value in rest if not _is_array(value))
+            if numbers:
+                attrs[parameter.name] = numbers
+        elif rest and (_is_array(rest[0]) or rest[0] is None):
+            operands.append(rest.pop(0))
+        elif rest:
+            attrs[parameter.name] = rest.pop(0)
     return operands, attrs
 
 
@@ -164,7 +175,7 @@ def _conv_transpose(op, args):
     attrs = {n: tuple(getattr(spec, letter + axis) for axis in "dhw")[first:] for n, letter in names.items()}
     extra = []
     for axis in "dhw"[first:]:
-        big, small, k, s, p, d = (getattr(spec, letter + axis) for letter in "ioks" "pd")
+        big, small, k, s, p, d = (getattr(spec, letter + axis) for letter in "iokspd")
         extra.append(big - ((small - 1) * s - 2 * p + d * (k - 1) + 1))
     return [x, w, b], {**attrs, "output_padding": tuple(extra), "groups": spec.g}
 
@@ -176,7 +187,7 @@ def _pool(op, args):
     if op is AvgPool and not spec.prefix:
         attrs.pop("dilation")
         attrs |= {"count_include_pad": spec.count_include_pad, "divisor": spec.divisor or None}
-    return [x], {**attrs, "op": spec.prefix + op.name}
+    return [x], {**attrs, "op": f"{spec.prefix}{op.name}"}
 
 
 def _batch_norm(op, args):
@@ -271,14 +282,17 @@ def _renamed(graph, names):
     return graph
 
 
+def _other_numbers(array):
+    """Noise, of the opposite sign everywhere."""
+    if array.dtype.kind != "f":
+        return array
+    size = np.abs(np.random.default_rng(0).standard_normal(array.shape).astype(array.dtype))
+    return np.where(array > 0, -size, size)
+
+
 def check_repeatable(model, inputs, graph):
     """ValueError if the network does something else with other numbers: a graph could not say that."""
-    generator = np.random.default_rng(0)
-    others = {
-        name: generator.standard_normal(array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
-        for name, array in inputs.items()
-    }
-    again, _ = capture(model, others)
+    again, _ = capture(model, {name: _other_numbers(array) for name, array in inputs.items()})
     for first, second in zip(graph.nodes, again.nodes, strict=False):
         if str(first) != str(second):
             raise ValueError(f"the network does not do the same with other numbers: once {first}, once {second}")

@@ -1,7 +1,7 @@
 """Compiled networks: `compile(model, example_inputs)`, plans for the shapes that come, and the ways to run them."""
 
 import threading
-from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +18,21 @@ PLANS = 8  # kept for the shapes used last
 
 
 class CompiledNetwork:
-    """A network that runs without Python between its layers; see `compile`."""
+    """A network that runs without Python between its layers; see `compile`.
 
-    def __init__(self, source, example, structure=None):
+    source: a Graph, a function of {name: Type} that makes one for these inputs, or, with a `structure` of its result,
+    a model to capture.  example: {name: array or Type}.  graph: the source's graph for the example, if there is one.
+    """
+
+    def __init__(self, source, example, structure=None, graph=None):
         self._source, self._structure = source, structure
-        self._example = {name: Type.of(array) for name, array in example.items()}
+        self._example = {name: Type.of(a) if isinstance(a, np.ndarray) else Type(*a) for name, a in example.items()}
         self._reset()
+        if graph is not None:
+            self._keep(self._key(tuple(t.shape for t in self._example.values())), self._optimised(graph))
 
     def _reset(self):
-        self._plans = OrderedDict()
+        self._plans = {}
         self._lock = threading.Lock()
         self._derived, self._packed = Derived(), Packed()
 
@@ -55,7 +61,7 @@ class CompiledNetwork:
 
     # ---- running
 
-    def __call__(self, *inputs, out=None):
+    def __call__(self, *inputs, out=None) -> Any:
         """The network's result for arrays by position: an array, or tuples, lists and dicts as the model gives them.
 
         out: an array of the result's shape and dtype to write into, for networks with one output.  Inputs are never
@@ -146,26 +152,32 @@ class CompiledNetwork:
 
     def _plan(self, given):
         """The plan for inputs of these shapes, for the number of threads and the switches of now."""
-        shapes = tuple(t.shape for t in given.values()) if given is self._example else None
-        shapes = shapes or tuple(given[name].shape for name in self._example)
-        key = shapes, driver.get_num_threads(), _config.batch_invariant()
+        shapes = tuple(given[name].shape for name in self._example)
+        key = self._key(shapes)
         plan = self._plans.get(key)
-        if plan is None:
-            with self._lock:
-                plan = self._plans.get(key) or self._make_plan(shapes)
-                self._plans[key] = plan
-                while len(self._plans) > PLANS:
-                    self._plans.popitem(last=False)
-        else:
-            try:
-                self._plans.move_to_end(key)
-            except KeyError:
-                pass  # another thread has just dropped it; this call still has it
-        return plan
+        if plan is not None:
+            return plan
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is None:
+                types = {n: Type(shape, t.dtype) for (n, t), shape in zip(self._example.items(), shapes, strict=True)}
+                plan = self._keep(key, self._optimised(self._graph(types)))
+            return plan
 
-    def _make_plan(self, shapes):
-        types = {name: Type(shape, t.dtype) for (name, t), shape in zip(self._example.items(), shapes, strict=True)}
-        return Plan(optimise(self._graph(types), self._derived), self._packed)
+    @staticmethod
+    def _key(shapes):
+        return shapes, driver.get_num_threads(), _config.batch_invariant()
+
+    def _optimised(self, graph):
+        return Plan(optimise(graph, self._derived), self._packed)
+
+    def _keep(self, key, plan):
+        """Keep a new plan; the one that was made first goes if there are too many."""
+        plans = {**self._plans, key: plan}  # replaced as a whole: readers need no lock
+        while len(plans) > PLANS:
+            del plans[next(iter(plans))]
+        self._plans = plans
+        return plan
 
     def _graph(self, types):
         """The graph for these input types."""
@@ -177,7 +189,9 @@ class CompiledNetwork:
             return self._source(types).check()
         graph, structure = capture(self._source, {name: _noise(t) for name, t in types.items()})
         if structure.names != self._structure.names:
-            raise ValueError(f"for {types} the network gives {structure.names}, for the example {self._structure.names}")
+            raise ValueError(
+                f"for {types} the network gives {structure.names}, for the example {self._structure.names}"
+            )
         return graph
 
 
@@ -191,10 +205,9 @@ def compile(model, example_inputs, check=True):
     """A compiled network: the operations of `model`, rewritten, planned, and run in one call.
 
     model: an `fc.nn.Module` or any function of Tensors made of `fc` operations, taken as it is in evaluation; or a
-    `Graph`, or a function of {name: Type} that returns one.  example_inputs: an array, or a tuple of them, by position;
-    {name: array} names them.  Other sizes may come later: each new set of shapes is planned at its first call, and the
-    last eight plans are kept.  check: run a captured model twice, with different numbers, and raise ValueError if it
-    does not do the same both times.
+    `Graph`.  example_inputs: an array, or a tuple of them, by position; {name: array} names them.  Other sizes may come
+    later: each new set of shapes is planned at its first call, and eight plans are kept.  check: run a captured model
+    twice, with different numbers, and raise ValueError if it does not do the same both times.
 
     Weights are those of the time of compilation: compile again after changing them.  The result can be called from any
     number of threads, and pickled.
@@ -216,6 +229,4 @@ def compile(model, example_inputs, check=True):
     graph, structure = capture(model, arrays)
     if check:
         check_repeatable(model, arrays, graph)
-    network = CompiledNetwork(model, arrays, structure)
-    network.adopt(graph)
-    return network
+    return CompiledNetwork(model, arrays, structure, graph)

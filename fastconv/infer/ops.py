@@ -103,13 +103,33 @@ _NAMES = {"ProductNT": "product_nt", "ProductNN": "product_nn", "ProductTN": "pr
 
 @cache
 def _op_class(name):
-    return next((cls for cls in Op.__subclasses__() if op_name(cls) == name), None)
+    return next((cls for cls in _subclasses(Op) if op_name(cls) == name), None)
+
+
+def _subclasses(cls):
+    for each in cls.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+class Parameter(NamedTuple):
+    """A parameter of an op's `forward`: `many` takes all further arrays, or as an attribute all further numbers."""
+
+    name: str
+    many: bool
+    optional: bool
+
+
+_NUMBERS = {"leaky_relu": ("slope",), "elu": ("alpha",)}  # names of what activations take besides x
 
 
 @cache
 def parameters(cls):
     """The parameters of an op's `forward`, without the context."""
-    return tuple(inspect.signature(cls.forward).parameters.values())[1:]
+    if cls.name in _NUMBERS:
+        return (Parameter("x", False, False), *(Parameter(name, False, False) for name in _NUMBERS[cls.name]))
+    given = tuple(inspect.signature(cls.forward).parameters.values())[1:]
+    return tuple(Parameter(p.name, p.kind is p.VAR_POSITIONAL, p.default is not p.empty) for p in given)
 
 
 @cache
@@ -118,13 +138,13 @@ def _generic(cls):
         given, args = list(arrays), []
         for parameter in parameters(cls):
             if parameter.name in attrs:
-                args.append(attrs[parameter.name])
-            elif parameter.kind is parameter.VAR_POSITIONAL:
+                args += attrs[parameter.name] if parameter.many else (attrs[parameter.name],)
+            elif parameter.many:
                 args += given
                 given = []
             elif given:
                 args.append(given.pop(0))
-            elif parameter.default is parameter.empty:
+            elif not parameter.optional:
                 raise TypeError(f"{cls.name}: needs {parameter.name}")
         return cls.apply(*args)
 

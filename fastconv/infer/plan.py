@@ -1,7 +1,7 @@
 """A graph made ready to run for one set of shapes: memory, rows, programs, and what Python does between them."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Plan:
     def __init__(self, graph, packed):
         self.graph, self.types = graph, graph.types()
         self.storage = Storage(graph, self.types)
-        self._constants = {name: dense(array) for name, array in graph.constants.items()}
+        self._constants = {name: packed.dense(array) for name, array in graph.constants.items()}
         self._memory_names = [*graph.inputs, *self._outputs_in_place()]
         self.arena_bytes = self.storage.arena_bytes
         self._lay_rows(packed)
@@ -83,7 +83,7 @@ class Plan:
             return Step(node, None)
         if self._is_free(node):
             return Step(node, None, True)
-        inputs = [None if name is None else self._array(name, memory) for name in node.inputs]
+        inputs: list = [None if name is None else self._array(name, memory) for name in node.inputs]
         outputs = [self._array(name, memory) for name in node.outputs if name]
         return Step(node, emit(node, inputs, outputs, packed))
 
@@ -93,7 +93,7 @@ class Plan:
         if all(name is None or 0 in self.types[name].shape for name in node.outputs):
             return True
         if node.op in ("reshape", "identity", "index"):
-            return node.outputs[0] in self.storage.shared and places[node.outputs[0]].region != "loose"
+            return node.outputs[0] in self.storage.views
         if node.op == "cat":
             first, at = places[node.outputs[0]], 0
             for name in node.inputs:
@@ -106,8 +106,10 @@ class Plan:
     def _array(self, name, memory):
         """A value's array in some memory: [arena, inputs, outputs] as bytes."""
         place, t = self.storage.places[name], self.types[name]
+        if place.region == "constant" and place.name == name:
+            return self._constants[name]  # the very object, by which packed weights are found
         if place.region == "constant":
-            source = self._constants[place.name].reshape(-1).view(np.uint8)
+            source: Any = self._constants[place.name].reshape(-1).view(np.uint8)
         elif place.region == "arena":
             source = memory[0]
         else:

@@ -6,7 +6,7 @@ An output may be the array of an input named in `IN_PLACE`: of an activation's i
 convolution's residual.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .._registry import select
 from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
 from ..kernels.elementwise import activation_row
 from ..kernels.gathers import data_gathers
+from ..packing import dense
 from ..simd_formulas import FORWARD
 from ..specs import Epilogue, conv_spec
 from . import ops, problems
@@ -30,7 +31,7 @@ class Emission(NamedTuple):
 
 
 class Packed:
-    """Weights in the forms that implementations like, kept for every plan that uses them."""
+    """Constants in the forms that implementations like, kept for every plan that uses them."""
 
     def __init__(self):
         self._forms = {}
@@ -40,6 +41,13 @@ class Packed:
         key = id(weight), impl.name
         if key not in self._forms:
             self._forms[key] = weight, impl.pack(spec, weight)  # the weight is kept, so that its id stays its own
+        return self._forms[key][1]
+
+    def dense(self, array):
+        """The array, or one copy of it for all plans, dense."""
+        key = id(array), "dense"
+        if key not in self._forms:
+            self._forms[key] = array, dense(array)
         return self._forms[key][1]
 
 
@@ -87,15 +95,20 @@ def _same(a, b):
     return a.__array_interface__["data"] == b.__array_interface__["data"]
 
 
+def _four(inputs) -> Any:
+    """The inputs, those that are not given as None."""
+    return (*inputs, *(None,) * (4 - len(inputs)))
+
+
 def _conv(attrs, inputs, outputs, kept):
-    x, w, b, residual = (*inputs, *(None,) * (4 - len(inputs)))
-    spec = problems.conv_problem("conv", attrs, x.shape, w.shape, None if b is None else b.shape, x.dtype)
+    x, w, b, residual = _four(inputs)
+    spec = problems.conv_problem("conv", attrs, x.shape, w.shape, None, x.dtype)
     return conv_rows(spec, x, w, b, outputs[0], kept, *_bounds(attrs), residual)
 
 
 def _linear(attrs, inputs, outputs, kept):
     """One row of x: a convolution of one pixel on packed weights.  Several: a product of matrices."""
-    (x, w, b), y = (*inputs, None)[:3], outputs[0]
+    (x, w, b, _), y = _four(inputs), outputs[0]
     rows, width = x.shape
     low, high = _bounds(attrs)
     if rows == 1:
@@ -112,7 +125,7 @@ def _linear(attrs, inputs, outputs, kept):
 
 
 def _conv_transpose(attrs, inputs, outputs, kept):
-    (x, w, b), y = (*inputs, None)[:3], outputs[0]
+    (x, w, b, _), y = _four(inputs), outputs[0]
     spec = ops.mirrored(attrs, x, w, b)
     impl = select("conv.bwd_data", spec)
     buffers, takes_bias = {"gy": x, "w": w, "gx": y}, getattr(impl, "takes_bias", False)

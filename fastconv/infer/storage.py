@@ -28,7 +28,8 @@ def nbytes(t):
 class Storage:
     """The places of all values of a graph.
 
-    places: name -> Place; arena_bytes; shared: {(node's output): what it shares memory with, for `explain`}.
+    places: name -> Place; arena_bytes; views: values that are there once their input is; shared: value -> what it
+    shares memory with, in words.
     """
 
     def __init__(self, graph, types):
@@ -39,7 +40,7 @@ class Storage:
         for i, node in enumerate(graph.nodes):
             self._last.update((name, i) for name in node.inputs if name is not None)
         self._last.update(dict.fromkeys(graph.outputs, len(graph.nodes)))
-        self.shared = {}
+        self.shared, self.views = {}, set()
         self._make_views()
         self._make_concatenations()
         self._take_over()
@@ -76,6 +77,7 @@ class Storage:
                     continue
                 offset = found[0] * self._types[source].dtype.itemsize
             self._parent[view] = source, offset
+            self.views.add(view)
             self.shared[view] = f"a view of {source}"
 
     def _make_concatenations(self):
@@ -168,7 +170,7 @@ class Storage:
     def _lay_out(self):
         spans, self.places = {}, {}
         outputs = self._output_roots()
-        for name, t in self._types.items():
+        for name in self._types:
             root, offset = self._root(name)
             if not self._known(name):
                 self.places[name] = Place("loose", name, 0)

@@ -10,7 +10,9 @@ import numpy as np
 
 from .._jit import Block, helper, tile_body
 from ..driver import Row
-from ..simd import array_at, fields
+from ..simd import array_at, fields, lanes, load_vector, store_vector
+from ..simd_math import activation_vector
+from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, sub_vector
 
 SPAN = 8192  # elements of a tile
 NANOSECONDS = 0.15  # for one element in a cache
@@ -56,24 +58,53 @@ def _clamped(value, low, high):
     return high if value > high else value
 
 
+_VECTORS = {"add": add_vector, "sub": sub_vector, "mul": mul_vector}
+
+
+@lru_cache
+def make_run(operation, dtype):
+    """A helper that combines runs: y[yi + i] = clamp(x[xi + i*xn] op z[zi + i*zn]) for i < n; vectors where the runs
+    are dense or z is one value."""
+    LANES = lanes(dtype)
+    combined, vectors = OPERATIONS[operation], _VECTORS.get(operation)
+
+    @helper
+    def run_by_one(x, xi, xn, z, zi, zn, y, yi, first, n, low, high):
+        for i in range(first, n):
+            y[yi + i] = _clamped(combined(x[xi + i * xn], z[zi + i * zn]), low, high)
+
+    if vectors is None:
+
+        @helper
+        def run(x, xi, xn, z, zi, zn, y, yi, n, low, high):
+            run_by_one(x, xi, xn, z, zi, zn, y, yi, 0, n, low, high)
+
+        return run
+
+    @helper
+    def run(x, xi, xn, z, zi, zn, y, yi, n, low, high):
+        i, least, most = 0, splat_vector(y, low), splat_vector(y, high)
+        if xn == 1 and zn == 1:
+            while i + LANES <= n:
+                value = vectors(load_vector(x, xi + i), load_vector(z, zi + i))
+                store_vector(activation_vector(value, least, most, "clip"), y, yi + i)
+                i += LANES
+        elif xn == 1 and zn == 0:
+            other = splat_vector(y, z[zi])
+            while i + LANES <= n:
+                value = vectors(load_vector(x, xi + i), other)
+                store_vector(activation_vector(value, least, most, "clip"), y, yi + i)
+                i += LANES
+        run_by_one(x, xi, xn, z, zi, zn, y, yi, i, n, low, high)
+
+    return run
+
+
 @lru_cache
 def make_combine(operation, dtype):
     """The body for one operation of `OPERATIONS`."""
     KIND, FLOAT = np.dtype(dtype).str[1:], np.dtype(dtype).type
-    combined = OPERATIONS[operation]
-
-    @helper
-    def run(x, z, y, n, xn, zn, low, high):
-        if xn == 1 and zn == 1:
-            for i in range(n):
-                y[i] = _clamped(combined(x[i], z[i]), low, high)
-        elif xn == 1 and zn == 0:
-            value = z[0]
-            for i in range(n):
-                y[i] = _clamped(combined(x[i], value), low, high)
-        else:
-            for i in range(n):
-                y[i] = _clamped(combined(x[i * xn], z[i * zn]), low, high)
+    run = make_run(operation, dtype)
 
     @tile_body(CombineBlock, dtype)
     def combine(block, tile, worker):
@@ -91,19 +122,14 @@ def make_combine(operation, dtype):
             xi = i0 * a.x0 + i1 * a.x1 + i2 * a.x2 + i3 * a.x3 + start * a.xn
             zi = i0 * a.z0 + i1 * a.z1 + i2 * a.z2 + i3 * a.z3 + start * a.zn
             yi = i0 * a.y0 + i1 * a.y1 + i2 * a.y2 + i3 * a.y3 + start
-            run(x[xi:], z[zi:], y[yi : yi + count], count, a.xn, a.zn, low, high)
+            run(x, xi, a.xn, z, zi, a.zn, y, yi, count, low, high)
 
     return combine
 
 
 @lru_cache
 def make_affine(dtype):
-    KIND, FLOAT = np.dtype(dtype).str[1:], np.dtype(dtype).type
-
-    @helper
-    def run(x, y, scale, shift, low, high):
-        for i in range(y.size):
-            y[i] = _clamped(x[i] * scale + shift, low, high)
+    KIND, FLOAT, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).type, lanes(dtype)
 
     @tile_body(AffineBlock, dtype)
     def affine(block, tile, worker):
@@ -111,9 +137,17 @@ def make_affine(dtype):
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
         scale, shift = array_at(a.scale, a.scale_size, KIND), array_at(a.shift, a.shift_size, KIND)
+        low, high = FLOAT(a.low), FLOAT(a.high)
+        least, most = splat_vector(y, low), splat_vector(y, high)
         for p in range(tile * a.part, min((tile + 1) * a.part, a.planes)):
-            begin, end, c = p * a.pixels, (p + 1) * a.pixels, p % a.period
-            run(x[begin:end], y[begin:end], scale[c], shift[c], FLOAT(a.low), FLOAT(a.high))
+            i, end, c = p * a.pixels, (p + 1) * a.pixels, p % a.period
+            factor, term = splat_vector(y, scale[c]), splat_vector(y, shift[c])
+            while i + LANES <= end:
+                value = fma_vector(load_vector(x, i), factor, term)
+                store_vector(activation_vector(value, least, most, "clip"), y, i)
+                i += LANES
+            for j in range(i, end):
+                y[j] = _clamped(x[j] * scale[c] + shift[c], low, high)
 
     return affine
 
@@ -168,6 +202,8 @@ def combine_row(operation, x, z, y, walk, low=-np.inf, high=np.inf):
         axes.append([1, 0, 0, 1])
     if len(axes) > OUTER + 1:
         return None
+    if operation in ("add", "mul") and axes[-1][1] == 0:
+        x, z, axes = z, x, [[size, other, one, out] for size, one, other, out in axes]
     axes = [[1, 0, 0, 0]] * (OUTER + 1 - len(axes)) + axes
     sizes = [axis[0] for axis in axes]
     rows, n = int(np.prod(sizes[:-1])), sizes[-1]

@@ -29,8 +29,8 @@ def _refusal(graph, conv, types, readers):
         return "its result is read by others too"
     if len(conv.inputs) > 3 or conv.attrs.get("low") is not None or conv.attrs.get("high") is not None:
         return "it adds or clamps something already"
-    x, w, b = (None if name is None else types[name] for name in (*conv.inputs, None)[:3])
-    impl = select("conv.fwd", conv_problem("conv", conv.attrs, x.shape, w.shape, b and b.shape, x.dtype))
+    x, w = types[conv.inputs[0]], types[conv.inputs[1]]
+    impl = select("conv.fwd", conv_problem("conv", conv.attrs, x.shape, w.shape, None, x.dtype))
     return None if impl.epilogue else f"{impl.name} adds nothing to its result"
 
 

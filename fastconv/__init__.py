@@ -16,12 +16,15 @@ from .autograd import (
 )
 from .driver import get_num_threads, set_num_threads
 from .state import load_state, save_state
+from .summary import compare, compare_convolutions, summary
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
     "batch_invariant",
+    "compare",
+    "compare_convolutions",
     "enable_grad",
     "from_dlpack",
     "functional",
@@ -38,5 +41,6 @@ __all__ = [
     "release_memory",
     "save_state",
     "set_num_threads",
+    "summary",
     "views",
 ]

@@ -95,10 +95,10 @@ def summary(model, input_shape, timed=0) -> Summary:
     if not isinstance(model, Module):
         raise TypeError(f"summary: the model must be a Module, given {type(model).__name__}")
     shapes = _shapes(input_shape)
-    if not isinstance(timed, Integral) or timed < 0:
+    if not isinstance(timed, int) or timed < 0:
         raise ValueError(f"summary: timed must be a whole number of passes, at least 0, given {timed!r}")
     trace = watch(model, shapes)
-    seconds: list[Any] = clock(model, shapes, trace, int(timed)) if timed else [None] * len(trace.rows)
+    seconds: list[Any] = clock(model, shapes, trace, timed) if timed else [None] * len(trace.rows)
     layers = tuple(
         Layer(
             *(row.name, row.kind, row.detail, row.output_shape, row.parameters, row.multiply_adds),

@@ -271,6 +271,14 @@ def erfc_vector(x):
     return PlainValue(x).erfc_positive().array
 
 
+def max_vector(x, y):
+    return np.maximum(x, y)
+
+
+def div_vector(x, y):
+    return x / y
+
+
 def activation_vector(x, alpha, beta, name):
     return FORWARD[name](*map(PlainValue, (x, alpha, beta))).array
 

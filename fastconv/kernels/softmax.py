@@ -14,16 +14,17 @@ import numpy as np
 
 from .._jit import Block, helper, tile_body
 from ..driver import Row
-from ..simd import array_at, fields, lanes, load_window
+from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_math import div_vector, exp_vector, log_vector, max_vector
 from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, store_window, sub_vector
 from ..simd_window import MAX_NAN, reduce_run
 from .sums import make_sums
 
 TERMS = 32  # of a sum that are added in a row before they join the total
+COLUMNS = 256  # of a tile
 
-SoftmaxBlock = Block("SoftmaxBlock", "x y", "rows length inner part")
-SoftmaxGradientBlock = Block("SoftmaxGradientBlock", "g y gx", "rows length inner part")
+SoftmaxBlock = Block("SoftmaxBlock", "x y scratch", "rows length inner part")
+SoftmaxGradientBlock = Block("SoftmaxGradientBlock", "g y gx scratch", "rows length inner part")
 
 
 @lru_cache
@@ -70,45 +71,69 @@ def make_softmax_runs(dtype, LOG):
 def make_softmax_columns(dtype, LOG):
     """inner > 1."""
     KIND, LANES, FLOAT = dtype.str[1:], lanes(dtype), dtype.type
+    add_terms = make_add_terms(dtype)
 
     @helper
-    def total_columns(x, y, i, length, inner, count, shift):
-        """y = e^(x - shift) and its sum."""
-        total, part = splat_vector(x, FLOAT(0)), splat_vector(x, FLOAT(0))
-        for k in range(length):
-            value = exp_vector(sub_vector(load_window(x, i + k * inner, 1, 0, count, 1), shift))
-            store_window(value, y, i + k * inner, count)
-            part = add_vector(part, value)
-            if k % TERMS == TERMS - 1:
-                total, part = add_vector(total, part), splat_vector(x, FLOAT(0))
-        return add_vector(total, part)
+    def exponentials(x, y, i, inner, n, most, total, part, k):
+        """y = e^(x - most) of row k, added to the sums."""
+        for v in range(0, n, LANES):
+            j = i + k * inner + v
+            value = exp_vector(sub_vector(load_window(x, j, 1, 0, n - v, 1), load_vector(most, v)))
+            store_window(value, y, j, n - v)
+            store_vector(add_vector(load_vector(part, v), value), part, v)
+        add_terms(total, part, n, k)
 
     @helper
-    def softmax_column(x, y, i, length, inner, count):
-        """One vector of columns."""
-        shift = splat_vector(x, FLOAT(-np.inf))
+    def finish(x, y, i, length, inner, n, most, total):
+        """The results from the maxima and the sums (LOG: their logarithms)."""
         for k in range(length):
-            shift = max_vector(shift, load_window(x, i + k * inner, 1, 0, count, 1))
-        total = total_columns(x, y, i, length, inner, count, shift)
-        for k in range(length):
-            j = i + k * inner
-            if LOG:
-                value = sub_vector(sub_vector(load_window(x, j, 1, 0, count, 1), shift), log_vector(total))
-            else:
-                value = div_vector(load_window(y, j, 1, 0, count, 1), total)
-            store_window(value, y, j, count)
+            for v in range(0, n, LANES):
+                j, scale = i + k * inner + v, load_vector(total, v)
+                if LOG:
+                    value = sub_vector(sub_vector(load_window(x, j, 1, 0, n - v, 1), load_vector(most, v)), scale)
+                else:
+                    value = mul_vector(load_window(y, j, 1, 0, n - v, 1), scale)
+                store_window(value, y, j, n - v)
 
     @tile_body(SoftmaxBlock, dtype)
     def softmax_columns(block, tile, worker):
-        """Tile: `part` vectors of columns."""
+        """Tile: COLUMNS columns."""
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
-        width = -(-a.inner // LANES)
-        for v in range(tile * a.part, min((tile + 1) * a.part, a.rows * width)):
-            column = v % width * LANES
-            softmax_column(x, y, v // width * a.length * a.inner + column, a.length, a.inner, a.inner - column)
+        s = array_at(a.scratch + worker * a.scratch_size * x.itemsize, a.scratch_size, KIND)
+        most, total, part = s[:COLUMNS], s[COLUMNS : 2 * COLUMNS], s[2 * COLUMNS :]
+        column = tile % a.part * COLUMNS
+        i, n = tile // a.part * a.length * a.inner + column, min(COLUMNS, a.inner - column)
+        most[:], total[:], part[:] = -np.inf, 0, 0
+        for k in range(a.length):
+            for v in range(0, n, LANES):
+                value = load_window(x, i + k * a.inner + v, 1, 0, n - v, 1)
+                store_vector(max_vector(load_vector(most, v), value), most, v)
+        for k in range(a.length):
+            exponentials(x, y, i, a.inner, n, most, total, part, k)
+        add_terms(total, part, n, -1)
+        for v in range(0, n, LANES):
+            value = load_vector(total, v)
+            store_vector(log_vector(value) if LOG else div_vector(splat_vector(x, FLOAT(1)), value), total, v)
+        finish(x, y, i, a.length, a.inner, n, most, total)
 
     return softmax_columns
+
+
+@lru_cache
+def make_add_terms(dtype):
+    """Sums along k in two levels: a few terms at a time."""
+    LANES, FLOAT = lanes(dtype), dtype.type
+
+    @helper
+    def add_terms(total, part, n, k):
+        """After every TERMS terms (k = -1: after the last), total += part, part = 0."""
+        if k % TERMS == TERMS - 1:
+            for v in range(0, n, LANES):
+                store_vector(add_vector(load_vector(total, v), load_vector(part, v)), total, v)
+                store_vector(splat_vector(part, FLOAT(0)), part, v)
+
+    return add_terms
 
 
 @lru_cache
@@ -142,39 +167,41 @@ def make_gradient_runs(dtype, LOG):
 def make_gradient_columns(dtype, LOG):
     """inner > 1."""
     KIND, LANES, FLOAT = dtype.str[1:], lanes(dtype), dtype.type
+    add_terms = make_add_terms(dtype)
 
     @helper
-    def total_columns(g, y, i, length, inner, count):
-        """The sum of g, or of g y, along the axis."""
-        total, part = splat_vector(g, FLOAT(0)), splat_vector(g, FLOAT(0))
-        for k in range(length):
-            slope = load_window(g, i + k * inner, 1, 0, count, 1)
-            if LOG:
-                part = add_vector(part, slope)
-            else:
-                part = fma_vector(slope, load_window(y, i + k * inner, 1, 0, count, 1), part)
-            if k % TERMS == TERMS - 1:
-                total, part = add_vector(total, part), splat_vector(g, FLOAT(0))
-        return add_vector(total, part)
+    def sums(g, y, i, inner, n, total, part, k):
+        """g, or g y, of row k added to the sums."""
+        for v in range(0, n, LANES):
+            j = i + k * inner + v
+            slope, acc = load_window(g, j, 1, 0, n - v, 1), load_vector(part, v)
+            acc = add_vector(acc, slope) if LOG else fma_vector(slope, load_window(y, j, 1, 0, n - v, 1), acc)
+            store_vector(acc, part, v)
+        add_terms(total, part, n, k)
 
     @tile_body(SoftmaxGradientBlock, dtype)
     def softmax_bwd_columns(block, tile, worker):
-        """Tile: `part` vectors of columns."""
+        """Tile: COLUMNS columns."""
         a = fields(block)
         g, y = array_at(a.g, a.g_size, KIND), array_at(a.y, a.y_size, KIND)
         gx = array_at(a.gx, a.gx_size, KIND)
-        width = -(-a.inner // LANES)
-        for v in range(tile * a.part, min((tile + 1) * a.part, a.rows * width)):
-            column = v % width * LANES
-            i, count = v // width * a.length * a.inner + column, a.inner - column
-            total = total_columns(g, y, i, a.length, a.inner, count)
-            for j in range(i, i + a.length * a.inner, a.inner):
-                slope, value = load_window(g, j, 1, 0, count, 1), load_window(y, j, 1, 0, count, 1)
+        s = array_at(a.scratch + worker * a.scratch_size * g.itemsize, a.scratch_size, KIND)
+        total, part = s[:COLUMNS], s[COLUMNS : 2 * COLUMNS]
+        column = tile % a.part * COLUMNS
+        i, n = tile // a.part * a.length * a.inner + column, min(COLUMNS, a.inner - column)
+        total[:], part[:] = FLOAT(0), FLOAT(0)
+        for k in range(a.length):
+            sums(g, y, i, a.inner, n, total, part, k)
+        add_terms(total, part, n, -1)
+        for k in range(a.length):
+            for v in range(0, n, LANES):
+                j, scale = i + k * a.inner + v, load_vector(total, v)
+                slope, value = load_window(g, j, 1, 0, n - v, 1), load_window(y, j, 1, 0, n - v, 1)
                 if LOG:
-                    slope = sub_vector(slope, mul_vector(exp_vector(value), total))
+                    slope = sub_vector(slope, mul_vector(exp_vector(value), scale))
                 else:
-                    slope = mul_vector(value, sub_vector(slope, total))
-                store_window(slope, gx, j, count)
+                    slope = mul_vector(value, sub_vector(slope, scale))
+                store_window(slope, gx, j, n - v)
 
     return softmax_bwd_columns
 
@@ -184,11 +211,14 @@ def _row(runs, columns, arrays, axis, log, cost):
     first = next(iter(arrays.values()))
     length = first.shape[axis]
     outer, inner = (int(np.prod(sizes)) for sizes in (first.shape[:axis], first.shape[axis + 1 :]))
-    width = -(-inner // lanes(first.dtype))
-    part = max(1, 8192 // max(1, length * min(inner, lanes(first.dtype))))
-    body = runs(first.dtype, log) if inner == 1 else columns(first.dtype, log)
-    values = {**arrays, "rows": outer, "length": length, "inner": inner, "part": part}
-    return Row(body, -(-outer * width // part) if length else 0, values, first.size * cost)
+    values = {**arrays, "rows": outer, "length": length, "inner": inner}
+    if inner == 1:
+        part = max(1, 8192 // max(1, length))
+        tiles = -(-outer // part) if length else 0
+        return Row(runs(first.dtype, log), tiles, values | {"part": part}, first.size * cost)
+    part = -(-inner // COLUMNS)
+    tiles = outer * part if length else 0
+    return Row(columns(first.dtype, log), tiles, values | {"part": part}, first.size * cost, scratch=3 * COLUMNS)
 
 
 def softmax_row(x, y, axis, log):

@@ -209,6 +209,10 @@ def mul_vector(x, y):
     return x * y
 
 
+def keep_lanes(x, count):
+    return np.where(np.arange(LANES) < count, x, x.dtype.type(0))
+
+
 def relu_vector(x):
     return np.where(x < 0, x.dtype.type(0), x)
 

@@ -38,7 +38,17 @@ from .linear import Flatten, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from .module import Module, Parameter
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
-from .norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from .norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LocalResponseNorm,
+)
 from .pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -96,14 +106,20 @@ __all__ = [
     "Flatten",
     "FlattenedConv2d",
     "Fold",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Identity",
     "InceptionBlock",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "Involution2d",
     "L1Loss",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
     "MaxPool1d",

@@ -15,6 +15,7 @@ from .autograd import (
     no_grad,
 )
 from .driver import get_num_threads, set_num_threads
+from .infer import compile
 from .state import load_state, save_state
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Tensor",
     "batch_invariant",
+    "compile",
     "enable_grad",
     "from_dlpack",
     "functional",

@@ -26,7 +26,7 @@ SHAPES = [
 @BOTH
 def test_every_number_of_pixels(impl):
     for pixels in range(1, 51):
-        check(impl, conv_case(pixels, icg=5, ocg=9, n=2))
+        check(impl, conv_case(pixels, icg=8, ocg=8, n=2))
 
 
 @BOTH
@@ -86,11 +86,11 @@ SOME = """
 from tests.kernel_checks import check, conv_case
 from fastconv.kernels.pointwise import ConvBackwardData, ConvForward
 for pixels in (1, 15, 16, 17, 50):
-    case = conv_case(pixels, icg=5, ocg=9, groups=2, n=2)
+    case = conv_case(pixels, icg=8, ocg=8, groups=2, n=2)
     check(ConvForward, case)
     check(ConvForward, case, packed=True)
     check(ConvBackwardData, case)
-check(ConvForward, conv_case((9, 7), stride=2, icg=4, ocg=5))
+check(ConvForward, conv_case((9, 7), stride=2, icg=4, ocg=8))
 print("done")
 """
 

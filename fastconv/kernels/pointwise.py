@@ -20,7 +20,6 @@ from .gathers import (
     GATHER_REALS,
     GEOMETRY_NUMBERS,
     NANOSECONDS_PER_FLOP,
-    balanced,
     bias_alone,
     column_step,
     split,
@@ -202,7 +201,7 @@ def _plan(spec, backward, packed, threads):
     MR, copied = tile_height(rows, LANES), _strided(spec)
     block_k = split(channels, split(channels, BLOCK_K))
     vectors = split(spec.out_pixels, LANES)
-    NR = balanced(vectors, _width(MR))
+    NR = _width(MR)
     runs = split(vectors * LANES * block_k * itemsize, PANEL_BYTES)
     if threads > 1:
         runs = max(runs, min(split(2 * threads, spec.n * spec.g), split(vectors, 2 * NR)))
@@ -249,7 +248,7 @@ def _cost(spec, backward):
     LANES = lanes(spec.dtype)
     MR = tile_height(rows, LANES)
     vectors = split(spec.out_pixels, LANES)
-    NR = balanced(vectors, _width(MR))
+    NR = _width(MR)
     whole = spec.out_pixels // LANES
     wide, narrow = whole // NR, whole % NR + vectors - whole
     step = wide * _cycles(MR, NR) + narrow * _cycles(MR, 1)

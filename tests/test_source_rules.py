@@ -26,6 +26,7 @@ _CORE = {
     "simd_vector",
     "simd_isa",
     "simd_window",
+    "simd_winograd",
     "specs",
 }
 ARROWS = {
@@ -44,6 +45,7 @@ ARROWS = {
     "simd_vector": {"_config", "simd_place"},
     "simd_isa": {"_config"},
     "simd_window": {"_config", "simd_place"},
+    "simd_winograd": {"_config", "simd_place", "simd_python"},
     "driver": {"_config", "_jit", "_memory", "simd"},
     "autograd": {"_config"},
     "kernels": _CORE,

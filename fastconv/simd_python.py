@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from .simd_formulas import BACKWARD, FORWARD, PlainValue
+
 LANES = 4
 
 
@@ -305,3 +307,88 @@ def winograd_weights(w, wi, u, ui, plane, size):
     taps = _take(w, wi, 9 * LANES).reshape(3, 3, LANES)
     for f, values in enumerate(np.einsum("ar,rsl,bs->abl", weights, taps, weights).reshape(-1, LANES)):
         _take(u, ui + f * plane)[:] = values
+
+
+# ---- rows under the taps of one kernel; the compiled forms are in `simd_depthwise.py`
+
+
+def numbers_at(address, names):
+    words = names.split()
+    return SimpleNamespace(**dict(zip(words, array_at(address, len(words), "i8").tolist(), strict=True)))
+
+
+def _line(x, xi, column, step, left, right, edge):
+    """x[xi + i*step] for each lane; with edge 0 where column + i*step is outside [left, right)."""
+    inside = [not edge or left <= column + i * step < right for i in range(LANES)]
+    return np.array([x[xi + i * step] if within else 0 for i, within in enumerate(inside)], x.dtype)
+
+
+def slide_rows(
+    acc, x, xi, x_row, top, bottom, row_step, left, right, step, w, wi, w_row, w_col, table, first1, last1, first2,
+    last2, k1, g1, k2, g2, sh, sw, r, edge, flat,
+):  # fmt: skip
+    acc, step = list(acc), sw or step
+    entries = [(e, k1, g1) for e in range(first1, last1)] + [(e, k2, g2) for e in range(first2, last2)]
+    for entry, k, g in entries:
+        offset, column, row, weight = table[4 * entry : 4 * entry + 4]
+        for t in range((r - 1) * sh + k):
+            if edge and not top <= row + t * row_step < bottom:
+                continue
+            for c in range(g):
+                place = column + c + (t * x_row if flat else 0)
+                value = _line(x, xi + offset + t * x_row + c, place, step, left, right, edge)
+                for m in range(r):
+                    if 0 <= t - m * sh < k:
+                        acc[m] = acc[m] + w[wi + weight + (t - m * sh) * w_row + c * w_col] * value
+    return acc
+
+
+def _stored(y_row, skip, rows, columns, r, edge, flat):
+    """(row, its lanes) of what is stored."""
+    for m in range(r):
+        count = columns - (m * LANES if flat else 0)
+        if not edge or (skip <= m < rows and count > 0):
+            yield m, min(count, LANES) if edge else LANES
+
+
+def start_rows(y, yi, y_row, skip, rows, columns, bias, accumulate, r, flat):
+    tile = [np.full(LANES, bias, y.dtype) for _ in range(r)]
+    for m, count in _stored(y_row, skip, rows, columns, r, True, flat) if accumulate else ():
+        tile[m][:count] += _take(y, yi + m * y_row, count)
+    return tile
+
+
+def finish_rows(acc, y, yi, y_row, skip, rows, columns, r, edge, flat):
+    for m, count in _stored(y_row, skip, rows, columns, r, edge, flat):
+        _take(y, yi + m * y_row, count)[:] = acc[m][:count]
+
+
+# ---- functions and activations; the compiled forms are in `simd_math.py`
+
+
+def expm1_vector(x):
+    return PlainValue(x).expm1().array
+
+
+def log_vector(x):
+    return PlainValue(x).log().array
+
+
+def tanh_vector(x):
+    return PlainValue(x).tanh().array
+
+
+def erf_vector(x):
+    return PlainValue(x).erf().array
+
+
+def erfc_vector(x):
+    return PlainValue(x).erfc_positive().array
+
+
+def activation_vector(x, alpha, beta, name):
+    return FORWARD[name](*map(PlainValue, (x, alpha, beta))).array
+
+
+def activation_gradient_vector(g, v, alpha, beta, name):
+    return BACKWARD[name](*map(PlainValue, (g, v, alpha, beta))).array

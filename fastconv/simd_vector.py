@@ -3,8 +3,6 @@
 Conventions as in `simd.py`: capitals are compile-time numbers; the plain-Python twins are in `simd_python.py`.
 """
 
-import math
-
 from llvmlite import ir
 from numba.core import cgutils, types
 
@@ -185,41 +183,6 @@ def step_vector(typing, x):
     """1 where x > 0, else 0: the derivative of relu_vector."""
     one_zero = lambda vec: (_const(vec, 1.0), _const(vec, 0.0))  # noqa: E731
     return _arithmetic(lambda b, vec, x: b.select(b.fcmp_ordered(">", x, _const(vec, 0.0)), *one_zero(vec)))(x)
-
-
-# ln 2 in two parts, the first of few bits so that n times it is exact; the least argument of a normal result; terms
-_EXP = {
-    32: (0.693359375, -2.12194440054690583e-4, -87.0, 8),
-    64: (0.6931471803691238, 1.9082149292705877e-10, -708.0, 14),
-}
-
-
-def _exp(b, vec, x):
-    """2^n * e^r, n whole and |r| <= ln(2)/2; what the series of e^r leaves out is below half a unit in the last
-    place.
-    """
-    bits = vec.element.bitwidth
-    ln2_high, ln2_low, least, terms = _EXP[bits]
-    whole = ir.VectorType(ir.IntType(bits), vec.lanes)
-    low, high = _const(vec, least), _const(vec, -least)
-    bounded = b.select(b.fcmp_ordered(">", x, low), x, low)  # NaN becomes `low` here and comes back with r
-    bounded = b.select(b.fcmp_ordered("<", bounded, high), bounded, high)
-    n = _call(b, f"llvm.rint.{_suffix(vec)}", vec.ir, b.fmul(bounded, _const(vec, 1 / math.log(2))))
-    r = _fma(b, vec, n, _const(vec, -ln2_high), b.select(b.fcmp_unordered("uno", x, x), x, bounded))
-    r = _fma(b, vec, n, _const(vec, -ln2_low), r)
-    value = _const(vec, 1 / math.factorial(terms - 1))
-    for k in range(terms - 2, -1, -1):
-        value = _fma(b, vec, value, r, _const(vec, 1 / math.factorial(k)))
-    mantissa, bias = (23, 127) if bits == 32 else (52, 1023)
-    exponent = b.add(b.fptosi(n, whole), ir.Constant(whole, [bias] * vec.lanes))
-    power = b.bitcast(b.shl(exponent, ir.Constant(whole, [mantissa] * vec.lanes)), vec.ir)
-    return b.select(b.fcmp_ordered("<", x, low), _const(vec, 0.0), b.fmul(value, power))
-
-
-@operation
-def exp_vector(typing, x):
-    """e^x within 2 units in the last place, for x up to 87 (float32) or 708 (float64); 0 below minus that."""
-    return _arithmetic(_exp)(x)
 
 
 @operation

@@ -44,3 +44,18 @@ def test_gradient():
 
     assert gradcheck(seeded, [np.random.default_rng(0).standard_normal((4, 5))])
     assert isinstance(F.dropout(Tensor([1.0]), 0.5), Tensor)
+
+
+def test_stochastic_depth():
+    x = np.ones((4000, 2, 3), np.float32)
+    manual_seed(2)
+    out = F.stochastic_depth(x, 0.25, "row").reshape(4000, 6)
+    assert (out == out[:, :1]).all() and set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs((out == 0).mean() - 0.25) < 0.03
+    assert {len(np.unique(F.stochastic_depth(x, 0.5, "batch"))) for _ in range(5)} == {1}
+    assert F.stochastic_depth(x, 0.5, "row", training=False) is x
+    assert not F.stochastic_depth(x, 1.0, "row").any()
+    with pytest.raises(ValueError, match="'batch' or 'row', got 'column'"):
+        F.stochastic_depth(x, 0.5, "column")
+    with pytest.raises(ValueError, match=r"from 0 to 1, got -1"):
+        F.stochastic_depth(x, -1, "row")

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fastconv import nn
+from fastconv import functional as F
+from fastconv import nn, optim
 from fastconv._random import manual_seed
 from fastconv.autograd import Tensor, no_grad
 from fastconv.nn import init
@@ -115,10 +116,45 @@ def test_load_state_dict_lists_every_problem_and_changes_nothing():
         "unexpected: extra",
     ):
         assert part in text
-    with pytest.raises(ValueError, match=r"head\.weight"):
-        net.load_state_dict(state, strict=False)
     for name, a in net.state_dict().items():
         np.testing.assert_array_equal(a, before[name])
+
+
+def test_load_state_dict_not_strict_takes_what_fits():
+    net = Net()
+    before = {name: a.copy() for name, a in net.state_dict().items()}
+    state = {name: a + 1 for name, a in before.items()}
+    state |= {"head.weight": np.ones((9, 9)), "body.0.bias": np.array(["x"] * len(before["body.0.bias"]))}
+    state["extra"] = state.pop("scale")
+    result = net.load_state_dict(state, strict=False)
+    assert result == (["scale"], ["extra"]) and result.unfit_keys == {
+        "body.0.bias": f"given dtype {state['body.0.bias'].dtype}, wanted numbers",
+        "head.weight": "given shape (9, 9), wanted (2, 4)",
+    }
+    assert "head.weight" in repr(result)
+    for name, a in net.state_dict().items():
+        np.testing.assert_array_equal(a, before[name] if name in ("scale", *result.unfit_keys) else state[name])
+
+
+def test_freeze_keeps_everything_but_a_new_head():
+    manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
+    net = nn.Sequential(*body, nn.Linear(4 * 9, 3)).freeze()
+    net[-1] = nn.Linear(4 * 9, 2)
+    before = {name: a.copy() for name, a in net.state_dict().items()}
+    optimizer = optim.Adam(net.parameters(), lr=0.1)
+    x = np.random.default_rng(0).standard_normal((6, 1, 5, 5)).astype(np.float32)
+    for _ in range(2):
+        loss = F.cross_entropy(net.train()(x), np.arange(6) % 2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    changed = [name for name, a in net.state_dict().items() if not np.array_equal(a, before[name])]
+    assert changed == ["5.weight", "5.bias"] and [m.training for m in net] == [False] * 5 + [True]
+    assert net[0].weight.grad is None
+    net.freeze(False)(x)
+    assert all(m.training for m in net.modules()) and all(p.requires_grad for p in net.parameters())
+    assert not np.array_equal(net[1].running_mean, before["1.running_mean"])
 
 
 def test_modes_and_walks():
@@ -194,6 +230,10 @@ def test_containers():
     assert list(named.state_dict()) == ["second.weight", "second.bias"]
     layers = nn.ModuleList([a, b]).extend([c])
     assert len(layers) == 3 and list(layers[1:]) == [b, c]
+    named = nn.ModuleDict({"a": a, "l": nn.Linear(3, 2)})
+    named.update({"c": c})
+    assert list(named) == ["a", "l", "c"] and named["c"] is c and "b" not in named and named.pop("c") is c
+    assert list(named.state_dict()) == ["l.weight", "l.bias"] and len(named) == 2
     with pytest.raises(IndexError, match="index 3"):
         layers[3]
     with pytest.raises(TypeError, match="wants a Module, got int"):
@@ -312,6 +352,16 @@ def test_losses_as_in_torch():
         assert list(loss.state_dict()) == (["weight"] if "w" in text.split("(")[1][:8] else [])
 
 
+def test_permute_and_stochastic_depth():
+    x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    with no_grad():
+        np.testing.assert_array_equal(nn.Permute([0, 2, 3, 1])(x), x.transpose(0, 2, 3, 1))
+        layer = nn.StochasticDepth(1.0, "row")
+        assert not layer(x).any() and layer.eval()(x) is x and repr(layer) == "StochasticDepth(p=1.0, mode=row)"
+    with pytest.raises(ValueError, match="got 'rows'"):
+        nn.StochasticDepth(0.1, "rows")
+
+
 def test_batch_norm_states():
     layer = nn.BatchNorm2d(3)
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
@@ -393,6 +443,22 @@ def test_init():
         init.calculate_gain("swish")
     with pytest.raises(TypeError, match="list"):
         init.zeros_([1])
+
+
+def test_truncated_normal_and_skipped():
+    w = init.trunc_normal_(np.zeros((300, 1000), np.float32), 0.5, 1.0, 0.0, 2.0)
+    assert w.min() >= 0 and w.max() <= 2 and w.mean() == pytest.approx(0.8563, abs=0.005)
+    with pytest.raises(ValueError, match="within two std"):
+        init.trunc_normal_(w, 5.0)
+    manual_seed(4)
+    pieces = init.normal_(np.zeros((700, 1000)))
+    np.testing.assert_array_equal(pieces, manual_seed(4).normal(size=(700, 1000)))
+    manual_seed(4)
+    np.testing.assert_array_equal(init.normal_(np.zeros((1000, 700)).T), pieces)
+    with init.skipped():
+        assert init.ones_(np.zeros(3)).sum() == init.normal_(np.zeros(3)).sum() == init.uniform_(np.zeros(3)).sum() == 0
+        assert not init.orthogonal_(np.zeros((2, 2))).any()
+    assert init.ones_(np.zeros(3)).all()
 
 
 @pytest.mark.torch

@@ -22,6 +22,9 @@ _CORE = {
     "packing",
     "pool_specs",
     "simd",
+    "simd_depthwise",
+    "simd_formulas",
+    "simd_math",
     "simd_place",
     "simd_vector",
     "simd_isa",
@@ -33,7 +36,8 @@ ARROWS = {
     "_config": set(),
     "_random": set(),
     "data": set(),
-    "simd_python": set(),
+    "simd_formulas": set(),
+    "simd_python": {"simd_formulas"},
     "_jit": {"_config"},
     "_memory": {"_config"},
     "_registry": {"_config"},
@@ -42,7 +46,9 @@ ARROWS = {
     "pool_specs": {"_config", "specs"},
     "simd": {"_config", "simd_isa", "simd_place"},
     "simd_place": {"_config", "simd_isa", "simd_python"},
+    "simd_depthwise": {"_config", "simd_place", "simd_window"},
     "simd_vector": {"_config", "simd_place"},
+    "simd_math": {"simd_formulas", "simd_place", "simd_vector"},
     "simd_isa": {"_config"},
     "simd_window": {"_config", "simd_place"},
     "simd_winograd": {"_config", "simd_place", "simd_python"},
@@ -54,16 +60,18 @@ ARROWS = {
     "nn": {"_random", "autograd", "functional", "ops"},
     "optim": {"autograd", "functional", "ops"},
     "models": {"nn"},
+    "infer": _CORE | {"autograd", "kernels", "ops"},
+    "onnx": {"_config", "_registry", "infer"},
     "views": {"specs"},
 }
 ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {
-    "numba": r"(_jit|simd|simd_(?!python)\w+|driver)\.py|kernels/cuda/.*",
-    "llvmlite": r"(_jit|simd|simd_(?!python)\w+|driver)\.py|kernels/cuda/.*",
+    "numba": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
+    "llvmlite": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
     "matplotlib": r"plot\.py",
-    "safetensors": r"state\.py",
+    "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
 }
 

@@ -1,5 +1,6 @@
 """State files: both kinds, atomic writing, damaged and wrong files."""
 
+import json
 import sys
 from importlib.util import find_spec
 
@@ -38,7 +39,8 @@ def test_round_trip(tmp_path, state, ending):
     assert loaded.pop("tensor").tolist() == [1.0]
     assert loaded.keys() == state.keys()
     for name, a in state.items():
-        assert loaded[name].dtype == a.dtype and loaded[name].shape == a.shape
+        wanted = np.float32 if a.dtype == np.float16 else a.dtype
+        assert loaded[name].dtype == wanted and loaded[name].shape == a.shape
         np.testing.assert_array_equal(loaded[name], a)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -98,6 +100,35 @@ def test_damaged_files(tmp_path, state, ending):
             load_state(path)
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_byte_may_be_damaged(tmp_path, ending):
+    path = tmp_path / f"weights{ending}"
+    save_state({"a": np.arange(4.0), "b": np.ones((2, 2), np.float16)}, path)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for place in random.choice(len(whole), 150, replace=False):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ int(random.integers(1, 256))]) + whole[place + 1 :])
+        try:
+            load_state(path)
+        except ValueError as error:
+            assert "not a readable" in str(error)
+
+
+@needs_safetensors
+def test_numbers_that_numpy_lacks(tmp_path):
+    """bfloat16 1.0 is 0x3f80; float8 e4m3fn 0x38 is 1.0 and 0x7e its largest, 448; e5m2 0x3c is 1.0."""
+    header = {
+        "bf": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
+        "e4": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [4, 6]},
+        "e5": {"dtype": "F8_E5M2", "shape": [1], "data_offsets": [6, 7]},
+    }
+    text = json.dumps(header).encode()
+    body = bytes([0x80, 0x3F, 0x80, 0xBF, 0x38, 0x7E, 0x3C])
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)
+    state = load_state(tmp_path / "x.safetensors")
+    assert {name: a.tolist() for name, a in state.items()} == {"bf": [1, -1], "e4": [1, 448], "e5": [1]}
+    assert all(a.dtype == np.float32 for a in state.values())
+
+
 def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "bad.npz", x=np.array([{"a": 1}], dtype=object))
     np.save(tmp_path / "single.npy", np.ones(2))
@@ -109,10 +140,13 @@ def test_pickles_are_refused(tmp_path):
 
 def test_wrong_paths(tmp_path, state):
     for path in ("weights.pth", "weights"):
-        with pytest.raises(ValueError, match=r"\.safetensors or \.npz, got 'weights"):
+        with pytest.raises(ValueError, match=r"\.safetensors or \.npz to be written, got 'weights"):
             save_state(state, tmp_path / path)
-        with pytest.raises(ValueError, match=r"\.safetensors or \.npz"):
-            load_state(tmp_path / path)
+    with pytest.raises(ValueError, match=r"\.safetensors, \.npz, \.pth or \.pt, got 'weights'"):
+        load_state(tmp_path / "weights")
+    with pytest.raises(ValueError, match=r"only \.pth files have parts; key='model'"):
+        save_state(state, tmp_path / "weights.npz")
+        load_state(tmp_path / "weights.npz", key="model")
     with pytest.raises(FileNotFoundError, match=r"no file .*missing\.npz"):
         load_state(tmp_path / "missing.npz")
     with pytest.raises(FileNotFoundError):

@@ -22,9 +22,9 @@ from .. import _memory
 from .._jit import Block, helper, tile_body
 from ..driver import Row
 from ..simd import array_at, fields, lanes, load_vector, store_vector
+from ..simd_math import exp_vector
 from ..simd_vector import (
     add_vector,
-    exp_vector,
     mul_vector,
     relu_vector,
     splat_vector,

@@ -1,5 +1,6 @@
 """Layers with the names, arguments, defaults, state_dict keys and default initialisation of torch.nn."""
 
+from .. import functional
 from . import init
 from .activation import (
     ELU,
@@ -27,11 +28,11 @@ from .blocks import (
     SpatialSeparableConv2d,
     SqueezeExcite,
 )
-from .container import Identity, ModuleList, Sequential
+from .container import Identity, ModuleDict, ModuleList, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .deform import ActiveConv2d, DeformAggregate2d, DeformConv2d, DeformConv2dPack
-from .dropout import Dropout, Dropout2d
+from .dropout import Dropout, Dropout2d, StochasticDepth
 from .dynamic import CondConv2d, DynamicConv2d, Involution2d
 from .linear import Flatten, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
@@ -48,12 +49,41 @@ from .pooling import (
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
+    FractionalMaxPool2d,
+    FractionalMaxPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
+)
+from .pooling_special import (
+    BlurPool1d,
+    BlurPool2d,
+    BlurPool3d,
+    GatedPool1d,
+    GatedPool2d,
+    GatedPool3d,
+    MaxBlurPool2d,
+    MixedPool1d,
+    MixedPool2d,
+    MixedPool3d,
+    RoIAlign,
+    RoIPool,
+    SoftPool1d,
+    SoftPool2d,
+    SoftPool3d,
+    SpatialPyramidPool2d,
+    StochasticPool1d,
+    StochasticPool2d,
+    StochasticPool3d,
 )
 from .shift import ActiveShift2d, Shift2d, SparseShift2d
-from .shuffle import ChannelShuffle, Fold, PixelShuffle, PixelUnshuffle, Unfold
+from .shuffle import ChannelShuffle, Fold, Permute, PixelShuffle, PixelUnshuffle, Unfold
 from .upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
@@ -76,6 +106,9 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BlurPool1d",
+    "BlurPool2d",
+    "BlurPool3d",
     "ChannelShuffle",
     "CondConv2d",
     "Conv1d",
@@ -95,21 +128,37 @@ __all__ = [
     "Flatten",
     "FlattenedConv2d",
     "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
+    "GatedPool1d",
+    "GatedPool2d",
+    "GatedPool3d",
     "Hardsigmoid",
     "Hardswish",
     "Identity",
     "InceptionBlock",
     "Involution2d",
     "L1Loss",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaxBlurPool2d",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "Mish",
+    "MixedPool1d",
+    "MixedPool2d",
+    "MixedPool3d",
     "Module",
+    "ModuleDict",
     "ModuleList",
     "NLLLoss",
     "NonLocal1d",
@@ -117,24 +166,36 @@ __all__ = [
     "NonLocal3d",
     "PReLU",
     "Parameter",
+    "Permute",
     "PixelShuffle",
     "PixelUnshuffle",
     "ReLU",
     "ReLU6",
+    "RoIAlign",
+    "RoIPool",
     "Sequential",
     "Shift2d",
     "ShuffledGroupConv2d",
     "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
+    "SoftPool1d",
+    "SoftPool2d",
+    "SoftPool3d",
     "Softmax",
     "SparseShift2d",
+    "SpatialPyramidPool2d",
     "SpatialSeparableConv2d",
     "SqueezeExcite",
+    "StochasticDepth",
+    "StochasticPool1d",
+    "StochasticPool2d",
+    "StochasticPool3d",
     "Tanh",
     "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
+    "functional",
     "init",
 ]

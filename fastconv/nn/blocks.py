@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import functional as F
 from ..autograd import expand
-from .activation import ReLU
+from .activation import ReLU, Sigmoid
 from .container import ModuleList, Sequential
 from .conv import Conv2d
 from .module import Module
@@ -175,14 +175,15 @@ class SqueezeExcite(Module):
     """Weights for the channels, from their means (Hu et al. 2018, SENet, arXiv 1709.01507, equations 2 to 4).
 
     (N, C, H, W) -> the same: x * sigmoid(W2 relu(W1 mean(x))), with S = C / reduction channels between, or
-    squeeze_channels.  Parameters: 2 C S + C + S.
+    squeeze_channels.  Parameters: 2 C S + C + S.  activation, scale_activation: other layers for relu and sigmoid.
     """
 
-    def __init__(self, in_channels, reduction=16, squeeze_channels=None):
+    def __init__(self, in_channels, reduction=16, squeeze_channels=None, activation=ReLU, scale_activation=Sigmoid):
         super().__init__()
         between = max(1, in_channels // reduction) if squeeze_channels is None else squeeze_channels
         self.avgpool = AdaptiveAvgPool2d(1)
         self.fc1, self.fc2 = Conv2d(in_channels, between, 1), Conv2d(between, in_channels, 1)
+        self.activation, self.scale_activation = activation(), scale_activation()
 
     def forward(self, input):
-        return input * F.sigmoid(self.fc2(F.relu(self.fc1(self.avgpool(input)))))
+        return input * self.scale_activation(self.fc2(self.activation(self.fc1(self.avgpool(input)))))

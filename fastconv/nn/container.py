@@ -109,3 +109,47 @@ class ModuleList(_Indexed):
             lines.append(f"({first}): {text}" if count == 1 else f"({first}-{last}): {count} x {text}")
             first += count
         return lines
+
+
+class ModuleDict(Module):
+    """Modules by name, registered. It has no forward: index it, iterate its names, values() or items()."""
+
+    def __init__(self, modules=None):
+        super().__init__()
+        self.update(modules or {})
+
+    def __len__(self):
+        return len(self._modules)
+
+    def __iter__(self):
+        return iter(self._modules)
+
+    def __contains__(self, name):
+        return name in self._modules
+
+    def __getitem__(self, name):
+        return self._modules[name]
+
+    def __setitem__(self, name, module):
+        self.add_module(name, module)
+
+    def __delitem__(self, name):
+        del self._modules[name]
+
+    def keys(self):
+        return self._modules.keys()
+
+    def values(self):
+        return self._modules.values()
+
+    def items(self):
+        return self._modules.items()
+
+    def update(self, modules):
+        """Add the modules of a dict, or of pairs of name and module."""
+        for name, module in dict(modules).items():
+            self.add_module(name, module)
+
+    def pop(self, name):
+        """Remove a module and return it."""
+        return self._modules.pop(name)

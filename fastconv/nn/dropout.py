@@ -24,3 +24,22 @@ class Dropout2d(Dropout):
 
     def forward(self, input):
         return F.dropout2d(input, self.p, self.training)
+
+
+class StochasticDepth(Module):
+    """torchvision.ops.StochasticDepth: in training, a whole residual branch becomes zero with probability p.
+
+    mode "batch": for all images together; "row": for each image on its own.
+    """
+
+    def __init__(self, p, mode):
+        super().__init__()
+        self.p, self.mode = probability("StochasticDepth", p), mode
+        if mode not in ("batch", "row"):
+            raise ValueError(f"StochasticDepth: mode must be 'batch' or 'row', got {mode!r}")
+
+    def forward(self, input):
+        return F.stochastic_depth(input, self.p, self.mode, self.training)
+
+    def extra_repr(self):
+        return f"p={self.p}, mode={self.mode}"

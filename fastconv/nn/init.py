@@ -4,12 +4,39 @@ Xavier: Glorot and Bengio 2010. Kaiming: He et al. 2015 (arXiv:1502.01852). Orth
 (arXiv:1312.6120).
 """
 
+import contextlib
 import math
+import threading
 
 import numpy as np
 
 from .._random import generator
 from ..autograd import Tensor
+
+_PIECE = 1 << 18  # numbers drawn at once: float64 draws of a whole layer would need twice the layer's memory
+
+
+class _State(threading.local):
+    skip = False
+
+
+_state = _State()
+
+
+@contextlib.contextmanager
+def skipped():
+    """Layers made in this context, in this thread, keep whatever was in their memory: for weights loaded right after.
+
+    with nn.init.skipped():
+        net = fc.models.vgg16()
+    net.load_state_dict(state)
+    """
+    before = _state.skip
+    _state.skip = True
+    try:
+        yield
+    finally:
+        _state.skip = before
 
 
 def _array(tensor):
@@ -19,22 +46,51 @@ def _array(tensor):
     return array
 
 
+def _fill(tensor, draw):
+    """Fill with draw(count), in pieces; the pieces follow each other in the generator as one draw would."""
+    array = _array(tensor)
+    if _state.skip:
+        return tensor
+    flat = array.reshape(-1) if array.flags.c_contiguous else np.empty(array.size, array.dtype)
+    for start in range(0, array.size, _PIECE):
+        piece = flat[start : start + _PIECE]
+        piece[...] = draw(piece.size)
+    if not array.flags.c_contiguous:
+        array[...] = flat.reshape(array.shape)
+    return tensor
+
+
 def uniform_(tensor, a=0.0, b=1.0):
     """Uniform in [a, b)."""
-    array = _array(tensor)
-    array[...] = generator().uniform(a, b, array.shape)
-    return tensor
+    return _fill(tensor, lambda count: generator().uniform(a, b, count))
 
 
 def normal_(tensor, mean=0.0, std=1.0):
     """Normal with the given mean and standard deviation."""
-    array = _array(tensor)
-    array[...] = generator().normal(mean, std, array.shape)
-    return tensor
+    return _fill(tensor, lambda count: generator().normal(mean, std, count))
+
+
+def trunc_normal_(tensor, mean=0.0, std=1.0, a=-2.0, b=2.0):
+    """Normal with the given mean and standard deviation, what falls outside [a, b] drawn again."""
+    if not a < b or std <= 0 or max(a - mean, mean - b) > 2 * std:
+        raise ValueError(
+            f"trunc_normal_: wants a < b, std > 0 and the mean within two std of [a, b], got mean {mean}, std {std}, "
+            f"a {a}, b {b}"
+        )
+
+    def draw(count):
+        numbers = generator().normal(mean, std, count)
+        while (outside := np.flatnonzero((numbers < a) | (numbers > b))).size:
+            numbers[outside] = generator().normal(mean, std, outside.size)
+        return numbers
+
+    return _fill(tensor, draw)
 
 
 def constant_(tensor, val):
-    _array(tensor)[...] = val
+    array = _array(tensor)
+    if not _state.skip:
+        array[...] = val
     return tensor
 
 
@@ -101,7 +157,7 @@ def orthogonal_(tensor, gain=1.0):
     array = _array(tensor)
     if array.ndim < 2:
         raise ValueError(f"orthogonal_: needs at least 2 dimensions, got shape {array.shape}")
-    if array.size == 0:
+    if array.size == 0 or _state.skip:
         return tensor
     rows, columns = array.shape[0], array.size // array.shape[0]
     q, r = np.linalg.qr(generator().standard_normal((max(rows, columns), min(rows, columns))))

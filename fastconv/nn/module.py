@@ -19,11 +19,27 @@ class Parameter(Tensor):
         return f"Parameter containing:\n{super().__repr__()}"
 
 
-class LoadResult(NamedTuple):
-    """What `load_state_dict(strict=False)` did not find, and what it found no place for."""
-
+class _Keys(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+class LoadResult(_Keys):
+    """What `load_state_dict(strict=False)` did not find, what it found no place for, and what did not fit.
+
+    A pair (missing_keys, unexpected_keys), as in torch, with a third attribute: unfit_keys, name to a text with both
+    shapes.
+    """
+
+    unfit_keys: dict[str, str]
+
+    def __new__(cls, missing_keys, unexpected_keys, unfit_keys):
+        result = super().__new__(cls, missing_keys, unexpected_keys)
+        result.unfit_keys = unfit_keys
+        return result
+
+    def __repr__(self):
+        return f"{super().__repr__()[:-1]}, unfit_keys={self.unfit_keys!r})"
 
 
 class Module:
@@ -34,6 +50,7 @@ class Module:
     """
 
     training: bool
+    frozen = False
 
     def __init__(self):
         object.__setattr__(self, "_parameters", {})
@@ -167,7 +184,7 @@ class Module:
     def train(self, mode=True):
         """Training mode for this module and all inside it: dropout drops, batch norm uses the batch's statistics."""
         for module in self.modules():
-            module.training = bool(mode)
+            module.training = bool(mode) and not module.frozen
         return self
 
     def eval(self):
@@ -178,6 +195,16 @@ class Module:
         for p in self.parameters():
             p.requires_grad_(requires_grad)
         return self
+
+    def freeze(self, frozen=True):
+        """Keep this module and all inside it as they are, for transfer learning: no gradients, and evaluation
+        mode that `train()` leaves alone, so that batch norms keep their running statistics too.
+
+        Modules set afterwards, such as a new head, are not frozen.  `freeze(False)` undoes it.
+        """
+        for module in self.modules():
+            module.frozen = bool(frozen)
+        return self.requires_grad_(not frozen).train(not frozen)
 
     def zero_grad(self):
         """Drop the gradients of all parameters."""
@@ -226,32 +253,26 @@ class Module:
     def load_state_dict(self, state_dict, strict=True) -> LoadResult:
         """Copy arrays (or Tensors) into parameters and buffers of the same names, cast to their dtypes.
 
-        Everything is checked before anything is copied. Raises ValueError that lists all arrays of another shape and,
-        if `strict`, all missing and all unexpected names; otherwise these are returned.
+        Everything is checked before anything is copied.  If `strict`, raises one ValueError that lists all missing and
+        all unexpected names and all arrays of another shape; otherwise what fits is copied and the rest is returned.
         """
         own = self.state_dict()
         given = {name: np.asarray(a._data if isinstance(a, Variable) else a) for name, a in state_dict.items()}
         missing = [name for name in own if name not in given]
         unexpected = [name for name in given if name not in own]
-        both = [name for name in own if name in given]
-        problems = [
-            f"{name}: given shape {given[name].shape}, wanted {own[name].shape}"
-            for name in both
-            if given[name].shape != own[name].shape
-        ]
-        strange = [name for name in both if given[name].dtype.kind not in "fiub"]
-        problems += [f"{name}: given dtype {given[name].dtype}, wanted numbers" for name in strange]
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(unexpected)}")
-        if problems:
+        unfit = {name: _misfit(given[name], own[name]) for name in own if name in given}
+        unfit = {name: problem for name, problem in unfit.items() if problem}
+        if strict and (missing or unexpected or unfit):
+            problems = [f"{name}: {problem}" for name, problem in unfit.items()]
+            problems += [f"missing: {', '.join(missing)}"] if missing else []
+            problems += [f"unexpected: {', '.join(unexpected)}"] if unexpected else []
             raise ValueError(
                 "\n    ".join([f"load_state_dict: {type(self).__name__} does not take this state", *problems])
             )
-        for name in both:
-            own[name][...] = given[name]
-        return LoadResult(missing, unexpected)
+        for name, array in given.items():
+            if name in own and name not in unfit:
+                own[name][...] = array
+        return LoadResult(missing, unexpected, unfit)
 
     # -- text --------------------------------------------------------------------------------------------------------
 
@@ -275,6 +296,13 @@ def _buffer(name, array):
     if array.dtype.kind not in "fiub":
         raise TypeError(f"buffer {name!r} wants numbers, got dtype {array.dtype}")
     return array
+
+
+def _misfit(given, wanted):
+    """Why `given` can't be copied into `wanted`; empty if it can."""
+    if given.shape != wanted.shape:
+        return f"given shape {given.shape}, wanted {wanted.shape}"
+    return "" if given.dtype.kind in "fiub" else f"given dtype {given.dtype}, wanted numbers"
 
 
 def _arrays(out):

@@ -1,6 +1,7 @@
 """Layers that move values: arguments and repr of torch.nn."""
 
 from .. import functional as F
+from ..autograd import permute
 from .module import Module
 
 
@@ -76,3 +77,17 @@ class ChannelShuffle(Module):
 
     def extra_repr(self):
         return f"groups={self.groups}"
+
+
+class Permute(Module):
+    """torchvision.ops.Permute: the axes in another order."""
+
+    def __init__(self, dims):
+        super().__init__()
+        self.dims = list(dims)
+
+    def forward(self, input):
+        return permute(input, self.dims)
+
+    def extra_repr(self):
+        return f"dims={self.dims}"

@@ -1,7 +1,8 @@
 """Activations. Names, parameters and results follow torch.nn.functional.
 
-Each op saves its input or its output, whichever its rule needs. Rules are written with operators that arrays and
-Tensors share, on smooth functions that are themselves ops, so derivatives of any order exist. NaN goes through.
+Each op saves its input or its output, whichever its rule needs. First derivatives are kernels; the rules of second
+ones are written in Tensor arithmetic on smooth functions that are themselves ops, so derivatives of any order exist.
+NaN goes through.
 `inplace` is accepted and has no effect: inputs are never modified.
 """
 
@@ -10,11 +11,11 @@ import warnings
 
 import numpy as np
 
-from ..autograd import Op, cast, clip, exp, sum_to, value, where
+from ..autograd import Op, Variable, cast, clip, exp, sum_to, value, where
 from ..autograd import sum as sum_over
-from ..autograd import tanh as _tanh
+from ..kernels.elementwise import FROM_OUTPUT, activated, activation_gradient
 from .checks import array, floating, same_dtype
-from .erf import erf, erf_array
+from .erf import erf
 
 # Infinite inputs pass through 0 * inf and the like on their way to a right result, or a right NaN: no warnings.
 _quiet = np.errstate(over="ignore", invalid="ignore")
@@ -24,48 +25,66 @@ def _zero(g):
     return np.zeros((), g.dtype)
 
 
-class ReLU(Op):
+class _Activation(Op):
+    """y = act(x) by the kernels of this name; `recorded` is the rule in Tensor arithmetic, for second derivatives."""
+
+    @classmethod
+    def forward(cls, ctx, x, *parameters):
+        out = activated(cls.name, x, *parameters) if x.dtype.kind == "f" else cls.whole(x)
+        ctx.save(out if cls.name in FROM_OUTPUT else x)
+        ctx.parameters = parameters
+        return out
+
+    @classmethod
+    def backward(cls, ctx, g):
+        (saved,) = ctx.saved
+        if isinstance(g, Variable):
+            gx = cls.recorded(g, saved, *ctx.parameters)
+        else:
+            gx = activation_gradient(cls.name, g, saved, *ctx.parameters)
+        return gx, *[None] * len(ctx.parameters)
+
+    @staticmethod
+    def recorded(g, saved, *parameters):
+        raise NotImplementedError
+
+    @staticmethod
+    def whole(x):
+        """The activation of whole numbers, where there is one."""
+        raise NotImplementedError
+
+
+class ReLU(_Activation):
     name = "relu"
 
     @staticmethod
-    def forward(ctx, x):
-        out = np.maximum(x, 0)
-        ctx.save(out)
-        return out
-
-    @staticmethod
-    def backward(ctx, g):
-        (out,) = ctx.saved
+    def recorded(g, out):
         return where(value(out) <= 0, _zero(g), g)
 
+    @staticmethod
+    def whole(x):
+        return np.maximum(x, 0)
 
-class ReLU6(Op):
+
+class ReLU6(_Activation):
     name = "relu6"
 
     @staticmethod
-    def forward(ctx, x):
-        ctx.save(x)
-        return np.clip(x, 0, 6)
-
-    @staticmethod
-    def backward(ctx, g):
-        x = value(ctx.saved[0])
+    def recorded(g, x):
+        x = value(x)
         return where((x <= 0) | (x >= 6), _zero(g), g)
 
+    @staticmethod
+    def whole(x):
+        return np.clip(x, 0, 6)
 
-class LeakyReLU(Op):
+
+class LeakyReLU(_Activation):
     name = "leaky_relu"
 
     @staticmethod
-    @_quiet
-    def forward(ctx, x, slope):
-        ctx.save(x)
-        ctx.slope = slope
-        return np.where(x > 0, x, x * slope)
-
-    @staticmethod
-    def backward(ctx, g):
-        return where(value(ctx.saved[0]) > 0, g, g * ctx.slope), None
+    def recorded(g, x, slope):
+        return where(value(x) > 0, g, g * slope)
 
 
 class PReLU(Op):
@@ -88,175 +107,101 @@ class PReLU(Op):
         return gx, gw
 
 
-class ELU(Op):
+class ELU(_Activation):
     name = "elu"
 
     @staticmethod
-    def forward(ctx, x, alpha):
-        ctx.save(x)
-        ctx.alpha = alpha
-        return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved
-        return where(value(x) > 0, g, g * (ctx.alpha * exp(clip(x, None, 0)))), None
+    def recorded(g, x, alpha):
+        return where(value(x) > 0, g, g * (alpha * exp(clip(x, None, 0))))
 
 
-class Sigmoid(Op):
+class Sigmoid(_Activation):
     name = "sigmoid"
 
     @staticmethod
-    def forward(ctx, x):
-        out = _sigmoid(x)
-        ctx.save(out)
-        return out
-
-    @staticmethod
-    def backward(ctx, g):
-        (out,) = ctx.saved
+    def recorded(g, out):
         return g * (out * (1 - out))
 
 
-class SiLU(Op):
+class Tanh(_Activation):
+    name = "tanh"
+
+    @staticmethod
+    def recorded(g, out):
+        return g * (1 - out * out)
+
+
+class SiLU(_Activation):
     name = "silu"
 
     @staticmethod
-    @_quiet
-    def forward(ctx, x):
-        ctx.save(x)
-        return x * _sigmoid(x)
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved
+    def recorded(g, x):
         s = Sigmoid.apply(x)
         return g * (s * (1 + x * (1 - s)))
 
 
-class GELU(Op):
+class GELU(_Activation):
     """x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
 
     name = "gelu"
 
     @staticmethod
-    @_quiet
-    def forward(ctx, x):
-        ctx.save(x)
-        out = np.asarray(erf_array(np.asarray(x * math.sqrt(0.5))))
-        out += 1
-        out *= x
-        out *= 0.5
-        return out
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved
+    def recorded(g, x):
         density = exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
         return g * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density)
 
 
-class GELUTanh(Op):
+class GELUTanh(_Activation):
     """x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3): the approximation of arXiv:1606.08415, section 2."""
 
     name = "gelu_tanh"
 
     @staticmethod
-    @_quiet
-    def forward(ctx, x):
-        ctx.save(x)
-        return 0.5 * x * (1 + np.tanh(_gelu_inner(x)))
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved
-        t = _tanh(_gelu_inner(x))
+    def recorded(g, x):
+        t = Tanh.apply(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x)))
         slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
         return g * (0.5 * (1 + t) + 0.5 * x * ((1 - t * t) * slope))
 
 
-class Hardswish(Op):
+class Hardswish(_Activation):
     """x relu6(x + 3) / 6 (MobileNetV3, arXiv:1905.02244, section 5.2)."""
 
     name = "hardswish"
 
     @staticmethod
-    @_quiet
-    def forward(ctx, x):
-        ctx.save(x)
-        return x * np.clip(x + 3, 0, 6) / 6
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved
+    def recorded(g, x):
         raw = value(x)
         return where(raw <= -3, _zero(g), where(raw < 3, g * (x * (1 / 3) + 0.5), g))
 
 
-class Hardsigmoid(Op):
+class Hardsigmoid(_Activation):
     name = "hardsigmoid"
 
     @staticmethod
-    def forward(ctx, x):
-        ctx.save(x)
-        return np.clip(x + 3, 0, 6) / 6
-
-    @staticmethod
-    def backward(ctx, g):
-        x = value(ctx.saved[0])
+    def recorded(g, x):
+        x = value(x)
         return where((x <= -3) | (x >= 3), _zero(g), g * (1 / 6))
 
 
-class TanhSoftplus(Op):
-    """tanh(log(1 + e^x)), without overflow or cancellation: with e = e^x it is n / (n + 2), n = e (e + 2)."""
-
-    name = "tanh_softplus"
-
-    @staticmethod
-    def forward(ctx, x):
-        e = np.exp(np.minimum(x, 20))  # from 20 on the result is 1 in float64
-        n = e * (e + 2)
-        out = n / (n + 2)
-        ctx.save(x, out)
-        return out
-
-    @staticmethod
-    def backward(ctx, g):
-        x, t = ctx.saved
-        return g * ((1 - t * t) * Sigmoid.apply(x))
-
-
-class Mish(Op):
+class Mish(_Activation):
     """x tanh(softplus(x)) (Misra 2019, arXiv:1908.08681)."""
 
     name = "mish"
 
     @staticmethod
-    @_quiet
-    def forward(ctx, x):
-        ctx.save(x)
-        return x * TanhSoftplus.apply(x)
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved
-        t = TanhSoftplus.apply(x)
+    def recorded(g, x):
+        t = Tanh.apply(Softplus.apply(x))
         return g * (t + x * ((1 - t * t) * Sigmoid.apply(x)))
 
 
-class Softplus(Op):
+class Softplus(_Activation):
     """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)."""
 
     name = "softplus"
 
     @staticmethod
-    def forward(ctx, x):
-        ctx.save(x)
-        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-    @staticmethod
-    def backward(ctx, g):
-        return g * Sigmoid.apply(ctx.saved[0])
+    def recorded(g, x):
+        return g * Sigmoid.apply(x)
 
 
 class Softmax(Op):
@@ -292,18 +237,6 @@ class LogSoftmax(Op):
     def backward(ctx, g):
         (out,) = ctx.saved
         return g - exp(out) * sum_over(g, ctx.axis, True), None
-
-
-def _sigmoid(x):
-    """1 / (1 + e^-x); where e^-x is infinite the result is rightly 0."""
-    with np.errstate(over="ignore"):
-        out = np.asarray(np.exp(np.negative(x)))
-    out += 1
-    return np.reciprocal(out, out=out)
-
-
-def _gelu_inner(x):
-    return math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
 
 
 def _shifted(x, axis):
@@ -384,7 +317,7 @@ def sigmoid(input):
 
 def tanh(input):
     """Hyperbolic tangent."""
-    return _tanh(floating("tanh", "input", input))
+    return Tanh.apply(floating("tanh", "input", input))
 
 
 def softmax(input, dim=None, dtype=None):

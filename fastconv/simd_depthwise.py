@@ -1,0 +1,288 @@
+"""Rows of outputs under the taps of one kernel, as register operations: one vector is LANES outputs of a row.
+
+A tile is R vectors, one below the other.  A table lists column taps; each has K row taps at equal distances, whose
+weights stay in registers while every loaded vector of the input feeds up to K of the R outputs.  Lanes and rows in the
+padding are masked and never read.  FLAT tiles lie in one row, vector after vector, and the K taps of an entry are as
+far apart as the vectors, so that they share loads as well.  Conventions as in `simd.py`; the plain-Python twins are in
+`simd_python.py`.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+from llvmlite import ir
+from numba import from_dtype
+from numba.core import cgutils, types
+
+from . import _config
+from .simd_place import (
+    Place,
+    _below,
+    _between,
+    _call,
+    _clip,
+    _const,
+    _fma,
+    _i1,
+    _i32,
+    _i64,
+    _literals,
+    _splat,
+    _suffix,
+    _vec_of,
+    operation,
+)
+from .simd_window import _check_run, _ints
+
+ENTRY = 4  # numbers of a table entry: element of the input, its column, its row, element of the weights
+
+
+@operation
+def numbers_at(typing, address, NAMES):
+    """The whole numbers at an address as a record with these field names, a string of words."""
+    if not isinstance(NAMES, types.StringLiteral):
+        return None
+    record = from_dtype(np.dtype([(name, "i8") for name in NAMES.literal_value.split()]))
+
+    def codegen(context, b, sig, args):
+        return b.inttoptr(args[0], context.get_value_type(record))
+
+    return record(types.intp, NAMES), codegen
+
+
+def _alive(b, condition):
+    """A block that runs where the condition, None for always, holds."""
+    return nullcontext() if condition is None else b.if_then(condition, likely=True)
+
+
+class _Lines:
+    """The input of a tile under one entry of the table: what each of its G column taps sees, for LANES outputs."""
+
+    def __init__(self, b, place, numbers, sizes):
+        self.b, self.place, self.vec = b, place, place.vec
+        self.x_row, self.top, self.bottom, self.row_step, self.left, self.right, self.step = numbers
+        self.g, self.sw, self.edge, self.flat = sizes
+        self.parts = 2 if self.sw == 2 else 1
+
+    def begin(self, offset, column, row):
+        """Take up an entry of the table."""
+        self.offset, self.column, self.row = offset, column, row
+        self.masks = None if not self.edge or self.flat else [self._mask(column, p) for p in range(self.parts + 1)]
+
+    def _mask(self, column, part):
+        """The lanes of a loaded vector that lie inside, between left and right."""
+        b, vec = self.b, self.vec
+        low, high = b.sub(self.left, column), b.sub(self.right, column)
+        if self.sw == 0:  # lane * step is compared: less than 2**31, as are all columns
+            places = b.mul(_ints(vec, range(vec.lanes)), _splat(b, vec, b.trunc(self.step, _i32), _i32))
+            low, high = (_splat(b, vec, b.trunc(v, _i32), _i32) for v in (low, high))
+            return b.and_(b.icmp_signed(">=", places, low), b.icmp_signed("<", places, high))
+        return _between(b, vec, low, high, part * vec.lanes)
+
+    def inside(self, t):
+        """Whether row t lies in the image; None where all do."""
+        if not self.edge:
+            return None
+        b = self.b
+        row = b.add(self.row, b.mul(self.row_step, _i64(t)))
+        return b.and_(b.icmp_signed(">=", row, self.top), b.icmp_signed("<", row, self.bottom))
+
+    def _check(self, at, column, part, step):
+        """In debug mode: the lanes inside, at a distance of `step`, must lie in the array."""
+        if not _config.DEBUG:
+            return
+        b, lanes = self.b, self.vec.lanes
+        first, last = b.sub(self.left, column), b.sub(self.right, column)
+        low = b.sdiv(b.add(first, b.sub(step, _i64(1))), step)
+        high = b.sdiv(b.add(last, b.sub(step, _i64(1))), step)
+        low, high = (_clip(b, b.sub(v, _i64(part * lanes)), _i64(0), _i64(lanes)) for v in (low, high))
+        with b.if_then(b.icmp_signed("<", low, high)):
+            for lane in (low, b.sub(high, _i64(1))):
+                self.place.scalar(b.add(at, b.mul(lane, step)))
+
+    def _load(self, at, column, part):
+        b, vec, one = self.b, self.vec, _i64(1)
+        mask = None
+        if self.edge:
+            mask = self._mask(column, part) if self.flat else self.masks[part]
+        if self.sw == 0:
+            return self._gather(at, column, mask)
+        place = b.add(at, _i64(part * vec.lanes))
+        if mask is None:
+            return self.place.load(place)
+        self._check(place, column, part, one)
+        return self.place.masked_load(place, mask)
+
+    def _gather(self, at, column, mask):
+        b, vec = self.b, self.vec
+        self._check(at, column, 0, self.step)
+        if mask is None:
+            mask = ir.Constant(ir.VectorType(_i1, vec.lanes), [1] * vec.lanes)
+        itemsize = vec.element.bitwidth // 8
+        lane = ir.Constant(ir.VectorType(_i64, vec.lanes), [itemsize * i for i in range(vec.lanes)])
+        base = _splat(b, vec, b.ptrtoint(self.place.scalar(at, check=False), _i64), _i64)
+        addresses = b.add(base, b.mul(lane, _splat(b, vec, self.step, _i64)))
+        pointers = b.inttoptr(addresses, ir.VectorType(vec.ir.element.as_pointer(), vec.lanes))
+        name = f"llvm.masked.gather.{_suffix(vec)}.v{vec.lanes}p0"
+        return _call(b, name, vec.ir, pointers, _i32(itemsize), mask, _const(vec, 0.0))
+
+    def taps(self, t):
+        """What each of the G column taps sees in row t: lane i is column tap + i*SW."""
+        b, vec, lanes = self.b, self.vec, self.vec.lanes
+        at = b.add(self.offset, b.mul(self.x_row, _i64(t)))
+        column = b.add(self.column, b.mul(self.x_row, _i64(t))) if self.flat else self.column
+        if self.sw != 2:
+            return [self._load(at, column, 0)]
+        pair = [self._load(at, column, p) for p in range(2)]
+        even, odd = (b.shuffle_vector(*pair, _ints(vec, [2 * i + s for i in range(lanes)])) for s in range(2))
+        if self.g < 3:
+            return [even, odd][: self.g]
+        return [even, odd, b.shuffle_vector(even, self._next(at, column), _ints(vec, range(1, lanes + 1)))]
+
+    def _next(self, at, column):
+        """A vector whose lane 0 is the column behind the pair."""
+        b, vec = self.b, self.vec
+        place = b.add(at, _i64(2 * vec.lanes))
+        if not self.edge:
+            return b.insert_element(ir.Constant(vec.ir, ir.Undefined), b.load(self.place.scalar(place)), _i32(0))
+        first = ir.Constant(ir.VectorType(_i1, vec.lanes), [1] + [0] * (vec.lanes - 1))
+        self._check(place, column, 2, _i64(1))
+        mask = self._mask(column, 2) if self.flat else self.masks[2]
+        return self.place.masked_load(place, b.and_(mask, first))
+
+
+def _entries(context, b, table_type, table, first, last):
+    """Each entry of a table: four numbers, within a loop."""
+    array = context.make_array(table_type)(context, b, table)
+    with cgutils.for_range_slice(b, first, last, _i64(1)) as (k, _):
+        at = b.mul(k, _i64(ENTRY))
+        if _config.DEBUG:
+            inside = b.icmp_unsigned("<", b.add(at, _i64(ENTRY - 1)), b.extract_value(array.shape, 0))
+            with b.if_then(b.not_(inside), likely=False):
+                context.call_conv.return_user_exc(b, IndexError, ("a kernel reached beyond its table",))
+        yield [b.load(b.gep(array.data, [b.add(at, _i64(i))])) for i in range(ENTRY)]
+
+
+def _users(t, count, k, sh):
+    """(output row, row tap) of everything that row t feeds."""
+    return [(m, t - m * sh) for m in range(count) if 0 <= t - m * sh < k]
+
+
+class _Taps:
+    """The weights of an entry of the table: K x G values, one in every lane each."""
+
+    def __init__(self, b, place, w_row, w_col):
+        self.b, self.place, self.w_row, self.w_col = b, place, w_row, w_col
+
+    def take(self, offset, k, g):
+        b, values = self.b, {}
+        for r in range(k):
+            for c in range(g):
+                at = b.add(offset, b.add(b.mul(self.w_row, _i64(r)), b.mul(self.w_col, _i64(c))))
+                values[r, c] = _splat(b, self.place.vec, b.load(self.place.scalar(at)))
+        return values
+
+
+@operation
+def slide_rows(
+    typing, acc, x, xi, x_row, top, bottom, row_step, left, right, step, w, wi, w_row, w_col, table, first1, last1,
+    first2, last2, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT,
+):  # fmt: skip
+    """acc[m][i] + the sum over entries e = first1 .. last1-1, row taps r < K1 and column taps g < G1 of
+
+        w[wi + e.weights + r*w_row + g*w_col] * x[xi + e.element + (m*SH + r)*x_row + g + i*SW]
+
+    and over the entries, row taps and column taps of first2, last2, K2 and G2.
+
+    SW 0: any step along the row, `step`, by gathering.  EDGE: row t = m*SH + r is in the padding unless top <= e.row +
+    t*row_step < bottom, and the column e.column + g + i*SW (FLAT: + t*x_row) unless it is in [left, right).  Without
+    EDGE whole vectors are read: up to 2*LANES columns from e.column on for SW 2, one more for G 3.
+    """
+    sizes = _literals(K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
+    if sizes is None:
+        return None
+    k1, g1, k2, g2, sh, sw, count, edge, flat = sizes
+    vec = _vec_of(x)
+
+    def codegen(context, b, sig, args):
+        place, weights = Place(context, b, x, args[1], args[2]), Place(context, b, w, args[10], args[11])
+        taps = _Taps(b, weights, args[12], args[13])
+        tile = [cgutils.alloca_once_value(b, value) for value in cgutils.unpack_tuple(b, args[0], count)]
+        for k, g, first, last in ((k1, g1, *args[15:17]), (k2, g2, *args[17:19])):
+            lines = _Lines(b, place, args[3:10], (g, sw, edge, flat))
+            for offset, column, row, weight in _entries(context, b, table, args[14], first, last) if k else ():
+                lines.begin(offset, column, row)
+                splats = taps.take(weight, k, g)
+                for t in range((count - 1) * sh + k):
+                    users = _users(t, count, k, sh)
+                    with _alive(b, lines.inside(t)):
+                        for c, value in enumerate(lines.taps(t) if users else ()):
+                            for m, r in users:
+                                b.store(_fma(b, vec, splats[r, c], value, b.load(tile[m])), tile[m])
+        return context.make_tuple(b, sig.return_type, [b.load(value) for value in tile])
+
+    n = types.intp
+    arguments = (acc, x, *[n] * 8, w, n, n, n, table, *[n] * 4, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
+    return acc(*arguments), codegen
+
+
+def _row_masks(b, vec, skip, rows, columns, count, flat):
+    """(whether, mask) for each row of a tile: the lanes that are to be stored."""
+    for m in range(count):
+        whether = b.and_(b.icmp_signed("<=", skip, _i64(m)), b.icmp_signed("<", _i64(m), rows))
+        run = b.sub(columns, _i64(m * vec.lanes)) if flat else columns
+        yield whether, run, _below(b, vec, run)
+
+
+@operation
+def start_rows(typing, y, yi, y_row, skip, rows, columns, bias, accumulate, R, FLAT):
+    """R vectors of `bias`; with `accumulate` the old values y[yi + m*y_row + i] are added.
+
+    Only those of rows skip <= m < rows and columns i < columns (FLAT: m*LANES + i) are read.
+    """
+    sizes = _literals(R, FLAT)
+    if sizes is None:
+        return None
+    count, flat = sizes
+    vec = _vec_of(y)
+
+    def codegen(context, b, sig, args):
+        place, start = Place(context, b, y, args[0], args[1]), _splat(b, vec, args[6])
+        y_row, skip, rows, columns = args[2:6]
+        tile = [cgutils.alloca_once_value(b, start) for _ in range(count)]
+        with b.if_then(b.icmp_signed("!=", args[7], _i64(0)), likely=False):
+            for m, (whether, run, mask) in enumerate(_row_masks(b, vec, skip, rows, columns, count, flat)):
+                with b.if_then(whether):
+                    offset = b.mul(y_row, _i64(m))
+                    _check_run(b, place, offset, run)
+                    b.store(b.fadd(start, place.masked_load(offset, mask)), tile[m])
+        return context.make_tuple(b, sig.return_type, [b.load(value) for value in tile])
+
+    n = types.intp
+    return types.UniTuple(vec, count)(y, n, n, n, n, n, y.dtype, n, R, FLAT), codegen
+
+
+@operation
+def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, R, EDGE, FLAT):
+    """y[yi + m*y_row + i] = acc[m][i]; with EDGE only what `start_rows` would read."""
+    sizes = _literals(R, EDGE, FLAT)
+    if sizes is None:
+        return None
+    count, edge, flat = sizes
+
+    def codegen(context, b, sig, args):
+        place, (y_row, skip, rows, columns) = Place(context, b, y, args[1], args[2]), args[3:7]
+        tile = cgutils.unpack_tuple(b, args[0], count)
+        if not edge:
+            for m, value in enumerate(tile):
+                place.store(value, b.mul(y_row, _i64(m)))
+            return context.get_dummy_value()
+        for m, (whether, run, mask) in enumerate(_row_masks(b, place.vec, skip, rows, columns, count, flat)):
+            with b.if_then(whether):
+                offset = b.mul(y_row, _i64(m))
+                _check_run(b, place, offset, run)
+                place.masked_store(tile[m], offset, mask)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(acc, y, n, n, n, n, n, R, EDGE, FLAT), codegen

@@ -23,7 +23,7 @@ def problem(x_shape, oc, groups=1, depth=0, **settings):
     kernel = (depth, 3, 3) if ndim == 3 else (3, 3)
     x = r.standard_normal(x_shape, np.float32)
     w = r.standard_normal((oc, x_shape[1] // groups, *kernel), np.float32) / np.float32(
-        np.sqrt(w_terms(x_shape, groups))
+        np.sqrt(9 * x_shape[1] // groups)
     )
     b = r.standard_normal(oc, np.float32)
     return conv_spec("conv", ndim, x.shape, w.shape, b.shape, **settings, dtype=x.dtype), x, w, b, settings

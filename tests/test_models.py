@@ -75,7 +75,7 @@ def test_list_and_table(capsys):
     assert set(truth.expected()) == set(NAMES) == {n for n in models.__all__ if n in NAMES}
     assert all(getattr(models, name) is models.NETWORKS[name].build for name in NAMES)
     assert len(models.table().splitlines()) == len(NAMES) + 1
-    assert main(["models", "vgg", "lenet"]) == 0
+    assert main(["models", "vgg", "lenet5"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["network", "input", "params/M", "madds/M", "paper"] and len(lines) == 10
     assert lines[1].split()[:4] == ["lenet5", "1x32x32", "0.06", "0.4"]

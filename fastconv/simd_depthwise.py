@@ -8,6 +8,7 @@ far apart as the vectors, so that they share loads as well.  Conventions as in `
 """
 
 from contextlib import nullcontext
+from itertools import product
 
 import numpy as np
 from llvmlite import ir
@@ -286,3 +287,110 @@ def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, R, EDGE, FLAT):
 
     n = types.intp
     return types.void(acc, y, n, n, n, n, n, R, EDGE, FLAT), codegen
+
+
+# ---- the gradient of the weights
+
+
+@operation
+def load_rows(typing, y, yi, y_row, skip, columns, R, EDGE, FLAT):
+    """R vectors y[yi + m*y_row + i]; with EDGE zeros for rows m < skip and columns i >= columns (FLAT: m*LANES + i)."""
+    sizes = _literals(R, EDGE, FLAT)
+    if sizes is None:
+        return None
+    count, edge, flat = sizes
+    vec = _vec_of(y)
+
+    def codegen(context, b, sig, args):
+        place, (y_row, skip, columns) = Place(context, b, y, args[0], args[1]), args[2:5]
+        if not edge:
+            tile = [place.load(b.mul(y_row, _i64(m))) for m in range(count)]
+            return context.make_tuple(b, sig.return_type, tile)
+        tile = []
+        for m, (whether, run, _) in enumerate(_row_masks(b, vec, skip, _i64(count), columns, count, flat)):
+            run, offset = b.select(whether, run, _i64(0)), b.mul(y_row, _i64(m))
+            _check_run(b, place, offset, run)
+            tile.append(place.masked_load(offset, _below(b, vec, run)))
+        return context.make_tuple(b, sig.return_type, tile)
+
+    n = types.intp
+    return types.UniTuple(vec, count)(y, n, n, n, n, R, EDGE, FLAT), codegen
+
+
+@operation
+def collect_rows(
+    typing, gy, x, xi, x_row, top, bottom, row_step, left, right, step, columns, s, si, w_row, w_col, table, first1,
+    last1, first2, last2, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT,
+):  # fmt: skip
+    """What `slide_rows` adds up, the other way round: the vectors of s grow by products of gy and x, lane by lane.
+
+        s[si + (e.weights + r*w_row + g*w_col)*LANES + i] +=
+            the sum over m < R of gy[m][i] * x[xi + e.element + (m*SH + r)*x_row + g + i*SW]
+
+    EDGE: as there, and lanes i >= columns (FLAT: m*LANES + i) take no part.
+    """
+    sizes = _literals(K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
+    if sizes is None:
+        return None
+    k1, g1, k2, g2, sh, sw, count, edge, flat = sizes
+    vec = _vec_of(x)
+
+    def codegen(context, b, sig, args):
+        place, sums = Place(context, b, x, args[1], args[2]), Place(context, b, s, args[11], args[12])
+        tile = cgutils.unpack_tuple(b, args[0], count)
+        masks = [_below(b, vec, b.sub(args[10], _i64(m * vec.lanes if flat else 0))) for m in range(count)]
+        for k, g, first, last in ((k1, g1, *args[16:18]), (k2, g2, *args[18:20])):
+            lines = _Lines(b, place, args[3:10], (g, sw, edge, flat))
+            for offset, column, row, weight in _entries(context, b, table, args[15], first, last) if k else ():
+                lines.begin(offset, column, row)
+                acc = {}
+                for r, c in product(range(k), range(g)):
+                    at = b.add(weight, b.add(b.mul(args[13], _i64(r)), b.mul(args[14], _i64(c))))
+                    at = b.mul(at, _i64(vec.lanes))
+                    acc[r, c] = at, cgutils.alloca_once_value(b, sums.load(at))
+                for t in range((count - 1) * sh + k):
+                    users = _users(t, count, k, sh)
+                    with _alive(b, lines.inside(t)):
+                        for c, value in enumerate(lines.taps(t) if users else ()):
+                            for m, r in users:
+                                old = b.load(acc[r, c][1])
+                                new = _fma(b, vec, tile[m], value, old)
+                                b.store(b.select(masks[m], new, old) if edge else new, acc[r, c][1])
+                for at, value in acc.values():
+                    sums.store(b.load(value), at)
+        return context.get_dummy_value()
+
+    n = types.intp
+    arguments = (gy, x, *[n] * 9, s, n, n, n, table, *[n] * 4, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
+    return types.void(*arguments), codegen
+
+
+@operation
+def sum_lanes(typing, s, si, y, yi, count):
+    """y[yi + j] = the sum of the lanes of the vector s[si + j*LANES], for j < count, at most LANES.
+
+    LANES vectors are read; halves of pairs of them are added until one is left, in a fixed order.
+    """
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, s, args[0], args[1]), Place(context, b, y, args[2], args[3])
+        vec = source.vec
+        values, block = [source.load(_i64(j * vec.lanes)) for j in range(vec.lanes)], vec.lanes
+        while block > 1:
+            half, rest = block // 2, len(values) // 2
+            # lane by lane: the lower half of a block of the one vector, then that of the other
+            low = [(i % block // half) * vec.lanes + i // block * block + i % half for i in range(vec.lanes)]
+            pairs = zip(values[:rest], values[rest:], strict=True)
+            values = [
+                b.fadd(
+                    b.shuffle_vector(one, other, _ints(vec, low)),
+                    b.shuffle_vector(one, other, _ints(vec, [i + half for i in low])),
+                )
+                for one, other in pairs
+            ]
+            block = half
+        _check_run(b, target, _i64(0), args[4])
+        target.masked_store(values[0], _i64(0), _below(b, vec, args[4]))
+        return context.get_dummy_value()
+
+    return types.void(s, types.intp, y, types.intp, types.intp), codegen

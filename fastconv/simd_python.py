@@ -302,6 +302,39 @@ def finish_rows(acc, y, yi, y_row, skip, rows, columns, r, edge, flat):
         _take(y, yi + m * y_row, count)[:] = acc[m][:count]
 
 
+def load_rows(y, yi, y_row, skip, columns, r, edge, flat):
+    tile = [np.zeros(LANES, y.dtype) for _ in range(r)]
+    for m, count in _stored(y_row, skip, r, columns, r, edge, flat):
+        tile[m][:count] = _take(y, yi + m * y_row, count)
+    return tile
+
+
+def collect_rows(
+    gy, x, xi, x_row, top, bottom, row_step, left, right, step, columns, s, si, w_row, w_col, table, first1, last1,
+    first2, last2, k1, g1, k2, g2, sh, sw, r, edge, flat,
+):  # fmt: skip
+    step = sw or step
+    entries = [(e, k1, g1) for e in range(first1, last1)] + [(e, k2, g2) for e in range(first2, last2)]
+    for entry, k, g in entries:
+        offset, column, row, weight = table[4 * entry : 4 * entry + 4]
+        for t in range((r - 1) * sh + k):
+            if edge and not top <= row + t * row_step < bottom:
+                continue
+            for c in range(g):
+                place = column + c + (t * x_row if flat else 0)
+                value = _line(x, xi + offset + t * x_row + c, place, step, left, right, edge)
+                for m in range(r):
+                    if 0 <= t - m * sh < k:
+                        count = max(0, min(LANES, columns - (m * LANES if flat else 0))) if edge else LANES
+                        at = si + (weight + (t - m * sh) * w_row + c * w_col) * LANES
+                        _take(s, at, count)[:] += gy[m][:count] * value[:count]
+
+
+def sum_lanes(s, si, y, yi, count):
+    for j in range(min(count, LANES)):
+        y[yi + j] = _take(s, si + j * LANES).sum(dtype=s.dtype)
+
+
 # ---- functions and activations; the compiled forms are in `simd_math.py`
 
 

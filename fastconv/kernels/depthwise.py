@@ -10,6 +10,7 @@ a row instead.
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -103,14 +104,14 @@ class Planes:
     w_tap: tuple
 
     @property
-    def flops(self):
-        return 2 * self.images * self.outs * np.prod(self.grid) * self.terms * np.prod(self.kernel)
+    def taps(self):
+        return prod(self.kernel)
 
     @property
     def bytes(self):
         """Bytes of the input and of the output, each once."""
-        inputs = self.images * self.outs // self.mul * self.terms * np.prod(self.source)
-        return np.dtype(self.dtype).itemsize * (inputs + self.images * self.outs * np.prod(self.grid))
+        inputs = self.images * self.outs // self.mul * self.terms * prod(self.source)
+        return np.dtype(self.dtype).itemsize * (inputs + self.images * self.outs * prod(self.grid))
 
 
 @lru_cache(maxsize=1024)
@@ -159,7 +160,7 @@ class Form(NamedTuple):
 
 _NO_CALLS = Calls(0, 1, ())
 _WIDE = isa.registers >= 32
-_ROWS = (14, 10, 8, 7, 4) if _WIDE else (7, 4)
+_ROWS = (14, 10, 8, 7, 4, 2, 1) if _WIDE else (7, 4, 2, 1)
 _MOST_K = 11 if _WIDE else 5
 
 
@@ -172,14 +173,14 @@ def _column_groups(form_sw, kw, dw):
     return 2, range(0, kw - 1, 2), (kw - 1,) * (kw % 2)
 
 
-def _forms(planes):
-    """The forms that fit a problem."""
+def forms(planes, least=4):
+    """The forms that fit a problem, of `least` rows or more."""
     (_, kh, kw), (_, sh, sw), (_, dh, dw) = planes.kernel, planes.stride, planes.dilation
     fixed = sw if sw in (1, 2) else 0
-    forms = []
-    for rows in _ROWS:
+    found = []
+    for rows in (rows for rows in _ROWS if rows >= least):
         single = Calls(1, 1, tuple((r, s) for r in range(kh) for s in range(kw)))
-        forms.append(Form(single, _NO_CALLS, 1, fixed, rows, 0, sh, 1))
+        found.append(Form(single, _NO_CALLS, 1, fixed, rows, 0, sh, 1))
         if kh > 1 and (sh == 1 or (sh == 2 and dh == 1)):
             group, many, left = _column_groups(fixed, kw, dw)
             k = split(kh, split(kh, _MOST_K if group == 1 else _MOST_K // 2))
@@ -188,10 +189,10 @@ def _forms(planes):
                 second = Calls(k, 1, tuple((r, s) for r in range(0, kh - k + 1, k) for s in left))
                 if kh % k:
                     second = Calls(kh % k, 1, tuple((kh - kh % k, s) for s in many))
-                forms.append(Form(first, second, sh, fixed, rows, 0, dh if sh == 1 else 1, dh if sh == 1 else 1))
+                found.append(Form(first, second, sh, fixed, rows, 0, dh if sh == 1 else 1, dh if sh == 1 else 1))
     if planes.grid[1] <= 4:
-        forms += _flat_forms(planes, fixed)
-    return forms
+        found += _flat_forms(planes, fixed)
+    return found
 
 
 def _flat_forms(planes, fixed):
@@ -212,10 +213,14 @@ _LOAD = {1: 1.64, 2: 3.3, 0: 32.0}  # of one vector by column step: misaligned, 
 _GROUP = {1: 1.0, 2: 1.3, 3: 1.6}  # loads of a group of column taps of step 2, next to those of one
 
 
-def _cycles(planes, form):
-    """Cycles of a form: its multiplications or loads, whichever takes longer, tile by tile."""
-    LANES = lanes(planes.dtype)
+def tiles_of(planes, form):
     od, oh, ow = planes.grid
+    columns = lanes(planes.dtype) * (form.rows if form.flat else 1)
+    return planes.images * planes.outs * od * len(row_blocks(oh, form)) * split(ow, columns)
+
+
+def cycles(planes, form):
+    """Cycles of a form: its multiplications or loads, whichever takes longer, tile by tile."""
     wide = isa.width / 64
     entry = 0
     for k, g, entries in form[:2]:
@@ -223,25 +228,21 @@ def _cycles(planes, form):
         work = max(form.rows * k * g, rows * _LOAD[form.sw] * (_GROUP[g] if form.sw == 2 else 1))
         entry += len(entries) * (work * wide + k * g + 8 + 0.3 * rows)
     each = 40 + 3.5 * form.rows + planes.kernel[0] * planes.terms * entry
-    if form.flat:
-        tiles = oh * split(ow, form.rows * LANES)
-    else:
-        tiles = len(_row_blocks(oh, form)) * split(ow, LANES)
-    return planes.images * planes.outs * od * tiles * each
+    return tiles_of(planes, form) * each
 
 
 @lru_cache(maxsize=1024)
 def best_form(planes):
     """(form of least cost, its nanoseconds)."""
-    form = min(_forms(planes), key=lambda form: _cycles(planes, form))
-    return form, _cycles(planes, form) * NANOSECONDS + 0.01 * planes.bytes
+    form = min(forms(planes), key=lambda form: cycles(planes, form))
+    return form, cycles(planes, form) * NANOSECONDS + 0.01 * planes.bytes
 
 
 # ---- programs
 
 
 @lru_cache(maxsize=1024)
-def _row_blocks(height, form):
+def row_blocks(height, form):
     """(first output row, rows done before, rows) of each tile: rows of one class of the dilation, `classes` apart."""
     if form.flat:
         return [(i, 0, form.rows) for i in range(height)]
@@ -290,23 +291,26 @@ def _numbers(planes, form):
         **dict(zip(("sd", "sh", "sw", "pd", "ph", "pw"), planes.stride + planes.before, strict=True)),
         **{"kd": planes.kernel[0], "dd": planes.dilation[0], "outs": planes.outs, "mul": planes.mul, "x_each": each},
         **{"x_channels": planes.outs // planes.mul * each, "w_row": w_row, "w_col": planes.w_tap[2]},
-        **{"w_each": each * int(np.prod(planes.kernel)), "n1": each * len(calls[0].entries), "reach": reach, **places},
+        **{"w_each": each * planes.taps, "n1": each * len(calls[0].entries), "reach": reach, **places},
         **{"n2": each * len(calls[1].entries), "second": planes.kernel[0] * each * len(calls[0].entries)},
     }
+
+
+def plan_array(names, planes, form, more):
+    """The numbers with these names, then the table of entries, then that of row blocks, for the kernel."""
+    names, blocks = names.split(), row_blocks(planes.grid[1], form)
+    table = _table(planes, form.first) + _table(planes, form.second)
+    numbers = _numbers(planes, form) | {"row_blocks": len(blocks), "blocks": len(names) + 4 * len(table)} | more
+    return np.array([*(numbers[name] for name in names), *chain(*table, *blocks)], np.int64)
 
 
 @lru_cache(maxsize=1024)
 def _plan(planes):
     """(body, tiles, numbers and tables, work) of the row that computes the planes: all but its arrays."""
     form, work = best_form(planes)
-    blocks = _row_blocks(planes.grid[1], form)
-    table = _table(planes, form.first) + _table(planes, form.second)
-    units = planes.images * planes.outs * planes.grid[0] * len(blocks)
+    units = planes.images * planes.outs * planes.grid[0] * len(row_blocks(planes.grid[1], form))
     part = rows_per_tile(units, work / units)
-    names = NUMBERS.split()
-    numbers = _numbers(planes, form) | {"row_blocks": len(blocks), "units": units, "part": part}
-    numbers["blocks"] = len(names) + 4 * len(table)
-    plan = np.array([*(numbers[name] for name in names), *chain(*table, *blocks)], np.int64)
+    plan = plan_array(NUMBERS, planes, form, {"units": units, "part": part})
     (k1, g1, _), (k2, g2, _) = form[:2]
     body = make_slide(planes.dtype, k1, g1, k2, g2, form.sh, form.sw, form.rows, form.flat)
     return body, split(units, part), plan, work
@@ -319,7 +323,7 @@ def _emit(planes, x, w, bias, y, epilogue):
     return [Row(body, tiles, {**arrays, "low": low, "high": high, "accumulate": int(accumulate)}, work)]
 
 
-def _refusal(spec):
+def refusal(spec):
     if spec.icg != 1:
         return f"needs one input channel per group, has {spec.icg}"
     if 0 in (spec.n, spec.out_pixels, spec.in_pixels):
@@ -336,7 +340,7 @@ class ConvForward(Impl):
 
     @staticmethod
     def when(spec):
-        return _refusal(spec)
+        return refusal(spec)
 
     @staticmethod
     def cost(spec):
@@ -358,7 +362,7 @@ class ConvBackwardData(Impl):
     def when(spec):
         if max(spec.sd, spec.sh, spec.sw) > 1:
             return "needs stride 1"
-        return _refusal(spec)
+        return refusal(spec)
 
     @staticmethod
     def cost(spec):

@@ -33,7 +33,7 @@ from .simd_place import (
     _vec_of,
     operation,
 )
-from .simd_window import _check_run, _ints
+from .simd_window import _check_run, _interleave, _ints
 
 ENTRY = 4  # numbers of a table entry: element of the input, its column, its row, element of the weights
 
@@ -394,3 +394,63 @@ def sum_lanes(typing, s, si, y, yi, count):
         return context.get_dummy_value()
 
     return types.void(s, types.intp, y, types.intp, types.intp), codegen
+
+
+# ---- columns of a stride side by side
+
+
+@operation
+def weave_rows(
+    typing, s, si, s_phase, y, yi, y_row, skip, rows, first, columns, accumulate, low, high, SW, R, EDGE
+):  # fmt: skip
+    """y[yi + m*y_row + i*SW + p] = s[si + p*s_phase + m*LANES + i] for p < SW, no less than `low`, no more than `high`.
+
+    With `accumulate` the old value of y is added first.  EDGE: only rows skip <= m < rows and columns first <= i*SW + p
+    < columns are touched.
+    """
+    sizes = _literals(SW, R, EDGE)
+    if sizes is None:
+        return None
+    sw, count, edge = sizes
+    vec = _vec_of(y)
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, s, args[0], args[1]), Place(context, b, y, args[3], args[4])
+        s_phase, y_row, skip, rows, first, columns, accumulate = args[2], *args[5:11]
+        low, high = (_splat(b, vec, v) for v in args[11:13])
+        masks = [_between(b, vec, first, columns, p * vec.lanes) for p in range(sw)]
+        add = b.icmp_signed("!=", accumulate, _i64(0))
+        for m in range(count):
+            whether = b.and_(b.icmp_signed("<=", skip, _i64(m)), b.icmp_signed("<", _i64(m), rows))
+            with _alive(b, whether if edge else None):
+                phases = [source.load(b.add(b.mul(s_phase, _i64(p)), _i64(m * vec.lanes))) for p in range(sw)]
+                for p, value in enumerate(_interleave(b, vec, phases)):
+                    at = b.add(b.mul(y_row, _i64(m)), _i64(p * vec.lanes))
+                    _check_part(b, target, at, first, columns, p * vec.lanes)
+                    place = cgutils.alloca_once_value(b, value)
+                    with b.if_then(add, likely=False):
+                        b.store(b.fadd(value, target.masked_load(at, masks[p])), place)
+                    value = _clamp(b, b.load(place), low, high)
+                    if edge:
+                        target.masked_store(value, at, masks[p])
+                    else:
+                        target.store(value, at)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(s, n, n, y, *[n] * 7, y.dtype, y.dtype, SW, R, EDGE), codegen
+
+
+def _clamp(b, value, low, high):
+    """No less than low, no more than high; NaN stays NaN."""
+    value = b.select(b.fcmp_ordered(">", low, value), low, value)
+    return b.select(b.fcmp_ordered("<", high, value), high, value)
+
+
+def _check_part(b, place, offset, first, columns, skipped):
+    """In debug mode: those of a vector's lanes that are in [first, columns) must lie inside the array."""
+    if _config.DEBUG:
+        low, high = (_clip(b, b.sub(v, _i64(skipped)), _i64(0), _i64(place.vec.lanes)) for v in (first, columns))
+        with b.if_then(b.icmp_signed("<", low, high)):
+            place.scalar(b.add(offset, low))
+            place.scalar(b.add(offset, b.sub(high, _i64(1))))

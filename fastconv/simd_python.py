@@ -330,6 +330,14 @@ def collect_rows(
                         _take(s, at, count)[:] += gy[m][:count] * value[:count]
 
 
+def weave_rows(s, si, s_phase, y, yi, y_row, skip, rows, first, columns, accumulate, low, high, sw, r, edge):
+    for m in range(skip, min(r, rows)) if edge else range(r):
+        for c in range(max(first, 0), min(columns, sw * LANES)) if edge else range(sw * LANES):
+            value = s[si + c % sw * s_phase + m * LANES + c // sw]
+            at = yi + m * y_row + c
+            y[at] = np.minimum(np.maximum(value + y[at] if accumulate else value, low), high)
+
+
 def sum_lanes(s, si, y, yi, count):
     for j in range(min(count, LANES)):
         y[yi + j] = _take(s, si + j * LANES).sum(dtype=s.dtype)

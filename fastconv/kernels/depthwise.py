@@ -160,8 +160,8 @@ class Form(NamedTuple):
 
 _NO_CALLS = Calls(0, 1, ())
 _WIDE = isa.registers >= 32
-_ROWS = (14, 10, 8, 7, 4, 2, 1) if _WIDE else (7, 4, 2, 1)
-_MOST_K = 11 if _WIDE else 5
+ROWS = (14, 10, 8, 7, 4, 2, 1) if _WIDE else (7, 4, 2, 1)
+MOST_K = 11 if _WIDE else 5
 
 
 def _column_groups(form_sw, kw, dw):
@@ -178,12 +178,12 @@ def forms(planes, least=4):
     (_, kh, kw), (_, sh, sw), (_, dh, dw) = planes.kernel, planes.stride, planes.dilation
     fixed = sw if sw in (1, 2) else 0
     found = []
-    for rows in (rows for rows in _ROWS if rows >= least):
+    for rows in (rows for rows in ROWS if rows >= least):
         single = Calls(1, 1, tuple((r, s) for r in range(kh) for s in range(kw)))
         found.append(Form(single, _NO_CALLS, 1, fixed, rows, 0, sh, 1))
         if kh > 1 and (sh == 1 or (sh == 2 and dh == 1)):
             group, many, left = _column_groups(fixed, kw, dw)
-            k = split(kh, split(kh, _MOST_K if group == 1 else _MOST_K // 2))
+            k = split(kh, split(kh, MOST_K if group == 1 else MOST_K // 2))
             if k * group + rows + 4 + 3 * (group > 1) <= isa.registers and (kh % k == 0 or group == 1):
                 first = Calls(k, group, tuple((r, s) for r in range(0, kh - k + 1, k) for s in many))
                 second = Calls(k, 1, tuple((r, s) for r in range(0, kh - k + 1, k) for s in left))
@@ -203,7 +203,7 @@ def _flat_forms(planes, fixed):
     columns = range(kw - (k - 1) * step) if k > 1 else range(kw)  # those with K taps
     first = Calls(k, 1, tuple((r, s) for r in range(kh) for s in columns))
     second = Calls(k - 1, 1, tuple((r, s) for r in range(kh) for s in range(len(columns), step)) if k > 1 else ())
-    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in (_ROWS[0], 4) if k + rows + 3 <= isa.registers]
+    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in (ROWS[0], 4) if k + rows + 3 <= isa.registers]
 
 
 # ---- cost: cycles of one core

@@ -16,7 +16,15 @@ from .._registry import select
 from ..autograd import sum as add_up
 from ..autograd.op import Op, value
 from ..driver import launch
-from ..kernels import depthwise, depthwise_weights, direct, implicit_gemm, residues, small_maps  # noqa: F401  (they register their implementations)
+from ..kernels import (  # noqa: F401  (they register their implementations)
+    depthwise,
+    depthwise_strided,
+    depthwise_weights,
+    direct,
+    implicit_gemm,
+    residues,
+    small_maps,
+)
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 

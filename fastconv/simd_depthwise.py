@@ -396,16 +396,54 @@ def sum_lanes(typing, s, si, y, yi, count):
     return types.void(s, types.intp, y, types.intp, types.intp), codegen
 
 
-# ---- columns of a stride side by side
+# ---- the data gradient with strides
 
 
 @operation
-def weave_rows(
-    typing, s, si, s_phase, y, yi, y_row, skip, rows, first, columns, accumulate, low, high, SW, R, EDGE
+def spread_rows(
+    typing, acc, x, xi, x_row, top, bottom, left, right, w, wi, w_row, table, first1, last1, first2, last2, first3,
+    last3, first4, last4, K1, K2, SW, PART, R, EDGE,
 ):  # fmt: skip
-    """y[yi + m*y_row + i*SW + p] = s[si + p*s_phase + m*LANES + i] for p < SW, no less than `low`, no more than `high`.
+    """acc[c*R + m][i] + the sum over entries e = first1 .. last1-1 and row taps r < K1 of
 
-    With `accumulate` the old value of y is added first.  EDGE: only rows skip <= m < rows and columns first <= i*SW + p
+        w[wi + e.weights + r*w_row + c] * x[xi + e.element + (m + r)*x_row + i]
+
+    for classes of columns c < SW; over those of first2, last2 and K1 for c < PART alone; then over the other two ranges
+    likewise, with K2.  EDGE as in `slide_rows`.
+    """
+    sizes = _literals(K1, K2, SW, PART, R, EDGE)
+    if sizes is None:
+        return None
+    k1, k2, sw, part, count, edge = sizes
+    vec = _vec_of(x)
+
+    def codegen(context, b, sig, args):
+        place, weights = Place(context, b, x, args[1], args[2]), Place(context, b, w, args[8], args[9])
+        taps, one = _Taps(b, weights, args[10], _i64(1)), _i64(1)
+        lines = _Lines(b, place, (*args[3:6], one, *args[6:8], one), (1, 1, edge, 0))
+        tile = [cgutils.alloca_once_value(b, value) for value in cgutils.unpack_tuple(b, args[0], sw * count)]
+        for n, (k, g) in enumerate(((k1, sw), (k1, part), (k2, sw), (k2, part))):
+            first, last = args[12 + 2 * n : 14 + 2 * n]
+            for offset, column, row, weight in _entries(context, b, table, args[11], first, last) if k * g else ():
+                lines.begin(offset, column, row)
+                splats = taps.take(weight, k, g)
+                for t in range(count - 1 + k):
+                    with _alive(b, lines.inside(t)):
+                        (value,) = lines.taps(t)
+                        for c, (m, r) in product(range(g), _users(t, count, k, 1)):
+                            sums = tile[c * count + m]
+                            b.store(_fma(b, vec, splats[r, c], value, b.load(sums)), sums)
+        return context.make_tuple(b, sig.return_type, [b.load(value) for value in tile])
+
+    n = types.intp
+    return acc(acc, x, *[n] * 6, w, n, n, table, *[n] * 8, K1, K2, SW, PART, R, EDGE), codegen
+
+
+@operation
+def weave_rows(typing, acc, y, yi, y_row, skip, rows, first, columns, accumulate, low, high, SW, R, EDGE):
+    """y[yi + m*y_row + i*SW + c] = acc[c*R + m][i] for c < SW, no less than `low`, no more than `high`.
+
+    With `accumulate` the old value of y is added first.  EDGE: only rows skip <= m < rows and columns first <= i*SW + c
     < columns are touched.
     """
     sizes = _literals(SW, R, EDGE)
@@ -415,16 +453,15 @@ def weave_rows(
     vec = _vec_of(y)
 
     def codegen(context, b, sig, args):
-        source, target = Place(context, b, s, args[0], args[1]), Place(context, b, y, args[3], args[4])
-        s_phase, y_row, skip, rows, first, columns, accumulate = args[2], *args[5:11]
-        low, high = (_splat(b, vec, v) for v in args[11:13])
+        tile, target = cgutils.unpack_tuple(b, args[0], sw * count), Place(context, b, y, args[1], args[2])
+        y_row, skip, rows, first, columns, accumulate = args[3:9]
+        low, high = (_splat(b, vec, v) for v in args[9:11])
         masks = [_between(b, vec, first, columns, p * vec.lanes) for p in range(sw)]
         add = b.icmp_signed("!=", accumulate, _i64(0))
         for m in range(count):
             whether = b.and_(b.icmp_signed("<=", skip, _i64(m)), b.icmp_signed("<", _i64(m), rows))
             with _alive(b, whether if edge else None):
-                phases = [source.load(b.add(b.mul(s_phase, _i64(p)), _i64(m * vec.lanes))) for p in range(sw)]
-                for p, value in enumerate(_interleave(b, vec, phases)):
+                for p, value in enumerate(_interleave(b, vec, tile[m::count])):
                     at = b.add(b.mul(y_row, _i64(m)), _i64(p * vec.lanes))
                     _check_part(b, target, at, first, columns, p * vec.lanes)
                     place = cgutils.alloca_once_value(b, value)
@@ -438,7 +475,7 @@ def weave_rows(
         return context.get_dummy_value()
 
     n = types.intp
-    return types.void(s, n, n, y, *[n] * 7, y.dtype, y.dtype, SW, R, EDGE), codegen
+    return types.void(acc, y, *[n] * 7, y.dtype, y.dtype, SW, R, EDGE), codegen
 
 
 def _clamp(b, value, low, high):

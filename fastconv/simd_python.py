@@ -330,11 +330,27 @@ def collect_rows(
                         _take(s, at, count)[:] += gy[m][:count] * value[:count]
 
 
-def weave_rows(s, si, s_phase, y, yi, y_row, skip, rows, first, columns, accumulate, low, high, sw, r, edge):
+def spread_rows(
+    acc, x, xi, x_row, top, bottom, left, right, w, wi, w_row, table, first1, last1, first2, last2, first3, last3,
+    first4, last4, k1, k2, sw, part, r, edge,
+):  # fmt: skip
+    acc = list(acc)
+    kinds = ((first1, last1, k1, sw), (first2, last2, k1, part), (first3, last3, k2, sw), (first4, last4, k2, part))
+    for entry, k, g in [(e, k, g) for first, last, k, g in kinds for e in range(first, last)]:
+        offset, column, row, weight = table[4 * entry : 4 * entry + 4]
+        for t in range(r - 1 + k):
+            if not edge or top <= row + t < bottom:
+                value = _line(x, xi + offset + t * x_row, column, 1, left, right, edge)
+                for c in range(g):
+                    for m in range(max(0, t - k + 1), min(r, t + 1)):
+                        acc[c * r + m] = acc[c * r + m] + w[wi + weight + (t - m) * w_row + c] * value
+    return acc
+
+
+def weave_rows(acc, y, yi, y_row, skip, rows, first, columns, accumulate, low, high, sw, r, edge):
     for m in range(skip, min(r, rows)) if edge else range(r):
         for c in range(max(first, 0), min(columns, sw * LANES)) if edge else range(sw * LANES):
-            value = s[si + c % sw * s_phase + m * LANES + c // sw]
-            at = yi + m * y_row + c
+            value, at = acc[c % sw * r + m][c // sw], yi + m * y_row + c
             y[at] = np.minimum(np.maximum(value + y[at] if accumulate else value, low), high)
 
 

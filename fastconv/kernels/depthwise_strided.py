@@ -2,8 +2,9 @@
 
 Pixel i of the input, i + padding = p*stride + c of class c, sees output p + (c - k*dilation) / stride under those taps
 k for which that is whole (Dumoulin and Visin, arXiv 1603.07285, section 4).  So each class is a convolution of stride 1
-over p, computed as in `depthwise.py`.  A tile is R rows of one class; the classes of its columns are computed one after
-the other and put side by side in registers, so that the result is written in whole vectors.
+over p.  A tile is R rows of one class of rows under all classes of columns: SW neighbouring column taps of a row read
+the same vector of the output, each for its own class.  In the end the classes are put side by side in registers, so
+that the result is written in whole vectors.
 """
 
 from functools import cache, lru_cache
@@ -17,31 +18,29 @@ from .._jit import Block, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, isa, lanes
-from ..simd_depthwise import finish_rows, numbers_at, slide_rows, start_rows, weave_rows
+from ..simd_depthwise import numbers_at, spread_rows, start_rows, weave_rows
 from ..specs import NO_EPILOGUE
 from . import depthwise
 from .gathers import split, zeros
 from .window import rows_per_tile, valid_taps
 
 NUMBERS = (
-    "xd xh xw yd yh yw sd sh sw pd pw outs x_each x_channels w_each w_row row_blocks units part low_row high_row "
-    "low_column high_column blocks classes depths"
+    "xd xh xw yd yh yw sd sh pd pw outs x_each x_channels w_each w_row row_blocks units part low_row high_row "
+    "low_column blocks classes depths"
 )
 ClassesBlock = Block(
-    "DepthwiseClasses",
-    {"x": None, "w": None, "bias": None, "y": None, "plan": "i8", "scratch": None},
-    "accumulate",
-    "low high",
+    "DepthwiseClasses", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate", "low high"
 )
 MOST_STEP = 8  # columns side by side: each vector of the result is picked from so many
-BLOCK, DEPTH = 5, 3  # numbers of a block of rows, of a class of depths
+BLOCK, DEPTH, KINDS = 5, 3, 4  # numbers of a block of rows, of a class of depths; kinds of entries
 
 
 @cache
-def make_classes(dtype, K1, K2, SW, R):
-    """The kernel for strides of SW along the row, tiles of R rows and entries of K1, then of K2 row taps."""
-    KIND, ITEM, LANES, FIELDS = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype), NUMBERS
-    TABLE, PHASE = len(FIELDS.split()), R * LANES
+def make_classes(dtype, K1, K2, SW, PART, R):
+    """The kernel for strides of SW along the row and tiles of R rows, with entries of K1 or K2 row taps and SW or PART
+    column taps."""
+    KIND, LANES, FIELDS = np.dtype(dtype).str[1:], lanes(dtype), NUMBERS
+    TABLE, CLASSES = len(FIELDS.split()), SW * R
 
     @tile_body(ClassesBlock, dtype)
     def conv_bwd_data_depthwise_classes(block, tile, worker):
@@ -49,7 +48,6 @@ def make_classes(dtype, K1, K2, SW, R):
         p = fields(block)
         x, w, y = array_at(p.x, p.x_size, KIND), array_at(p.w, p.w_size, KIND), array_at(p.y, p.y_size, KIND)
         bias, plan = array_at(p.bias, p.bias_size, KIND), array_at(p.plan, p.plan_size, "i8")
-        s = array_at(p.scratch + worker * p.scratch_size * ITEM, p.scratch_size, KIND)
         a, low, high = numbers_at(p.plan, FIELDS), y.dtype.type(p.low), y.dtype.type(p.high)
         table, blocks, classes, depths = plan[TABLE:], plan[a.blocks :], plan[a.classes :], plan[a.depths :]
         for unit in range(tile * a.part, min((tile + 1) * a.part, a.units)):
@@ -60,37 +58,28 @@ def make_classes(dtype, K1, K2, SW, R):
             depth = z // a.sd + depths[depth_class + 1]
             d0, d1 = valid_taps(depth, a.xd, depths[depth_class], depths[depth_class + 2])
             source = (((image * a.x_channels + q * a.x_each) * a.xd + depth) * a.xh + row) * a.xw
-            target, wi, offset = (plane * a.yh + i) * a.yw, q * a.w_each, bias[q]
-            first_class = (z % a.sd * a.sh + blocks[number + 4]) * SW
+            target, wi, y_row = (plane * a.yh + i) * a.yw, q * a.w_each, a.sh * a.yw
+            c = classes[(z % a.sd * a.sh + blocks[number + 4]) * 2 * KINDS :]
+            f1, l1, f2, l2 = c[0] + d0 * c[1], c[0] + d1 * c[1], c[2] + d0 * c[3], c[2] + d1 * c[3]
+            f3, l3, f4, l4 = c[4] + d0 * c[5], c[4] + d1 * c[5], c[6] + d0 * c[7], c[6] + d1 * c[7]
             whole = row + a.low_row >= 0 and row + a.high_row < a.xh and skip == 0 and rows == R
-            for c in range(a.pw // SW, (a.pw + a.yw - 1) // SW + 1, LANES):
-                j, xi = c * SW - a.pw, source + c
-                inside = whole and c + a.low_column >= 0 and c + a.high_column <= a.xw
-                inside = inside and j >= 0 and j + SW * LANES <= a.yw
-                for k in range(SW):
-                    at = (first_class + k) * 4
-                    n1, n2 = classes[at + 1], classes[at + 3]
-                    r0, s0 = classes[at] + d0 * n1, classes[at + 2] + d0 * n2
-                    r1, s1 = r0 + (d1 - d0) * n1, s0 + (d1 - d0) * n2
-                    acc = start_rows(s, 0, 0, 0, 0, 0, offset, 0, R, 0)
-                    if inside:
-                        acc = slide_rows(
-                            acc, x, xi, a.xw, 0, 0, 1, 0, 0, 1, w, wi, a.w_row, 0, table, r0, r1, s0, s1, K1, 1, K2, 1,
-                            1, 1, R, 0, 0,
-                        )  # fmt: skip
-                    else:
-                        acc = slide_rows(
-                            acc, x, xi, a.xw, -row, a.xh - row, 1, -c, a.xw - c, 1, w, wi, a.w_row, 0, table, r0, r1,
-                            s0, s1, K1, 1, K2, 1, 1, 1, R, 1, 0,
-                        )  # fmt: skip
-                    finish_rows(acc, s, k * PHASE, LANES, 0, R, LANES, R, 0, 0)
-                y_row, columns = a.sh * a.yw, a.yw - j
-                if inside:
-                    weave_rows(s, 0, PHASE, y, target + j, y_row, 0, R, 0, columns, p.accumulate, low, high, SW, R, 0)
+            for column in range(a.pw // SW, (a.pw + a.yw - 1) // SW + 1, LANES):
+                j, xi = column * SW - a.pw, source + column
+                yi, columns = target + j, a.yw - j
+                acc = start_rows(y, 0, 0, 0, 0, 0, bias[q], 0, CLASSES, 0)
+                inside = column + a.low_column >= 0 and column + LANES <= a.xw and j >= 0 and columns >= SW * LANES
+                if whole and inside:
+                    acc = spread_rows(
+                        acc, x, xi, a.xw, 0, 0, 0, 0, w, wi, a.w_row, table, f1, l1, f2, l2, f3, l3, f4, l4, K1, K2, SW,
+                        PART, R, 0,
+                    )  # fmt: skip
+                    weave_rows(acc, y, yi, y_row, 0, R, 0, columns, p.accumulate, low, high, SW, R, 0)
                 else:
-                    weave_rows(
-                        s, 0, PHASE, y, target + j, y_row, skip, rows, -j, columns, p.accumulate, low, high, SW, R, 1
-                    )
+                    acc = spread_rows(
+                        acc, x, xi, a.xw, -row, a.xh - row, -column, a.xw - column, w, wi, a.w_row, table, f1, l1, f2,
+                        l2, f3, l3, f4, l4, K1, K2, SW, PART, R, 1,
+                    )  # fmt: skip
+                    weave_rows(acc, y, yi, y_row, skip, rows, -j, columns, p.accumulate, low, high, SW, R, 1)
 
     return conv_bwd_data_depthwise_classes
 
@@ -117,21 +106,26 @@ def _axis(kernel, stride, dilation):
 
 
 class Layout(NamedTuple):
-    """How the classes of a problem are computed: rows of a tile, row taps of the two kinds of entries, axes d, h, w."""
+    """How a problem is computed: rows of a tile, row taps of the two kinds of entries, depths and rows in classes."""
 
     rows: int
     k1: int
     k2: int
-    axes: tuple
+    depth: Axis
+    height: Axis
+
+
+ROWS = (14, 12, 10, 8, 7, 5, 4, 3, 2, 1)
 
 
 def _layouts(spec):
-    axes = tuple(_axis(getattr(spec, "k" + d), getattr(spec, "s" + d), getattr(spec, "d" + d)) for d in "dhw")
-    most = max(map(len, axes[1].classes))
-    together = most if axes[1].gap == 1 and most <= depthwise.MOST_K else 1
-    for rows in depthwise.ROWS:
-        if rows + together + 3 <= isa.registers:
-            yield Layout(rows, together, together - 1, axes)
+    depth, height = _axis(spec.kd, spec.sd, spec.dd), _axis(spec.kh, spec.sh, spec.dh)
+    most = max(map(len, height.classes))
+    together = most if height.gap == 1 and most <= depthwise.MOST_K else 1
+    for rows in ROWS:
+        for k in {together, 1}:
+            if spec.sw * (rows + k) + 2 <= isa.registers or rows == k == 1:
+                yield Layout(rows, k, k - 1, depth, height)
 
 
 def _row_blocks(spec, layout):
@@ -147,44 +141,46 @@ def _row_blocks(spec, layout):
     return blocks
 
 
-def _entries(spec, layout, depth_taps, row_taps, column_taps):
-    """The entries of one class, depth after depth."""
+def _entries(spec, layout, depth_taps, row_taps, columns):
+    """The entries of one class and some columns, the first taps of their groups, depth after depth."""
     size = spec.oh * spec.ow
     starts = row_taps[:1] if layout.k1 > 1 else row_taps
     return [
         (
-            *(term * spec.od * size + j * layout.axes[0].gap * size + oh * spec.ow + ow, ow, oh),
-            (term * spec.kd + kd) * spec.kh * spec.kw + kh * spec.kw + kw,
+            term * spec.od * size + j * layout.depth.gap * size + oh * spec.ow - kw // spec.sw,
+            *(-(kw // spec.sw), oh, ((term * spec.kd + kd) * spec.kh + kh) * spec.kw + kw),
         )
         for j, (kd, _) in enumerate(depth_taps)
         for term in range(spec.ocg)
         for kh, oh in starts
-        for kw, ow in column_taps
+        for kw in columns
     ]
 
 
 def _tables(spec, layout):
-    """(entries, where each class's entries are: first and number a depth of the first kind, of the second)."""
-    table, classes = [], []
-    for depth_taps, row_taps, column_taps in product(*(axis.classes for axis in layout.axes)):
-        entries = _entries(spec, layout, depth_taps, row_taps, column_taps)
-        place = [len(table), len(entries) // max(1, len(depth_taps))]
-        table += entries
-        second = layout.k1 > 1 and len(row_taps) < layout.k1
-        classes.append([0, 0, *place] if second else [*place, 0, 0])
+    """(entries, where those of each class are: for each kind the first and how many a depth)."""
+    table, classes, whole = [], [], spec.kw - spec.kw % spec.sw
+    for depth_taps, row_taps in product(layout.depth.classes, layout.height.classes):
+        places = []
+        for columns in (range(0, whole, spec.sw), range(whole, spec.kw, spec.sw)):
+            entries = _entries(spec, layout, depth_taps, row_taps, columns)
+            places += [len(table), len(entries) // max(1, len(depth_taps))]
+            table += entries
+        fewer = layout.k1 > 1 and len(row_taps) < layout.k1
+        classes.append([0] * KINDS * fewer + places + [0] * KINDS * (not fewer))
     return table, classes
 
 
 def _cycles(spec, layout):
-    """Cycles: the entries of every tile, what it takes to begin and end one, and to put its classes side by side."""
-    rows, blocks = layout.rows, _row_blocks(spec, layout)
-    each, wide = 0.0, isa.width / 64
-    for *_, row_class in blocks:
-        taps = len(layout.axes[1].classes[row_class])
+    """Cycles: the entries of every tile, what it takes to begin and end one and to put its classes side by side."""
+    rows, wide, groups = layout.rows, isa.width / 64, split(spec.kw, spec.sw)
+    each = 0.0
+    for *_, row_class in _row_blocks(spec, layout):
+        taps = len(layout.height.classes[row_class])
         k, starts = (taps, min(taps, 1)) if layout.k1 > 1 else (1, taps)
-        work = max(rows * k, 1.64 * (rows + k - 1)) * wide + k + 8
-        each += starts * work * spec.ocg * spec.kw * spec.kd / spec.sd + spec.sw * (30 + rows * (4 + spec.sw))
-    vectors = split(split(spec.iw, spec.sw) + 1, lanes(spec.dtype))
+        work = max(rows * k * spec.kw, 1.64 * (rows + k - 1) * groups) * wide + k * spec.kw + 8 * groups
+        each += starts * work * spec.ocg * spec.kd / spec.sd + 60 + rows * spec.sw * (3 + spec.sw)
+    vectors = split((spec.pw + spec.iw - 1) // spec.sw + 1 - spec.pw // spec.sw, lanes(spec.dtype))
     return spec.n * spec.ic * spec.id * vectors * each
 
 
@@ -197,30 +193,27 @@ def best_layout(spec):
 
 @lru_cache(maxsize=1024)
 def _plan(spec):
-    """(body, tiles, numbers and tables, scratch, work) of the row: all but its arrays."""
+    """(body, tiles, numbers and tables, work) of the row: all but its arrays."""
     layout, work = best_layout(spec)
-    LANES, blocks = lanes(spec.dtype), _row_blocks(spec, layout)
-    table, classes = _tables(spec, layout)
-    depth, rows, columns = layout.axes
-    depths = [(len(taps), taps[0][1] if taps else 0, depth.gap) for taps in depth.classes]
-    row_offsets = [offset for taps in rows.classes for _, offset in taps]
-    column_offsets = [offset for taps in columns.classes for _, offset in taps]
+    blocks, (table, classes) = _row_blocks(spec, layout), _tables(spec, layout)
+    depths = [(len(taps), taps[0][1] if taps else 0, layout.depth.gap) for taps in layout.depth.classes]
+    row_offsets = [offset for taps in layout.height.classes for _, offset in taps]
     units = spec.n * spec.ic * spec.id * len(blocks)
     part, names = rows_per_tile(units, work / units), NUMBERS.split()
     numbers = {
         **{"xd": spec.od, "xh": spec.oh, "xw": spec.ow, "yd": spec.id, "yh": spec.ih, "yw": spec.iw},
-        **{name: getattr(spec, name) for name in ("sd", "sh", "sw", "pd", "pw")},
+        **{name: getattr(spec, name) for name in ("sd", "sh", "pd", "pw")},
         **{"outs": spec.ic, "x_each": spec.ocg, "x_channels": spec.oc, "w_each": spec.ocg * spec.taps},
-        **{"w_row": -rows.tap_gap * spec.kw, "row_blocks": len(blocks), "units": units, "part": part},
+        **{"w_row": -layout.height.tap_gap * spec.kw, "row_blocks": len(blocks), "units": units, "part": part},
         **{"low_row": min(row_offsets), "high_row": layout.rows - 1 + max(row_offsets)},
-        **{"low_column": min(column_offsets), "high_column": max(column_offsets) + LANES},
+        **{"low_column": -((spec.kw - 1) // spec.sw)},
     }
     numbers["blocks"] = len(names) + 4 * len(table)
     numbers["classes"] = numbers["blocks"] + BLOCK * len(blocks)
-    numbers["depths"] = numbers["classes"] + 4 * len(classes)
+    numbers["depths"] = numbers["classes"] + 2 * KINDS * len(classes)
     plan = np.array([*(numbers[name] for name in names), *chain(*table, *blocks, *classes, *depths)], np.int64)
-    body = make_classes(spec.dtype, layout.k1, layout.k2, spec.sw, layout.rows)
-    return body, split(units, part), plan, spec.sw * layout.rows * LANES, work
+    body = make_classes(spec.dtype, layout.k1, layout.k2, spec.sw, spec.kw % spec.sw, layout.rows)
+    return body, split(units, part), plan, work
 
 
 @implements("conv.bwd_data", rank=11)
@@ -233,6 +226,8 @@ class ConvBackwardData(Impl):
     def when(spec):
         if max(spec.sd, spec.sh, spec.sw) == 1:
             return "needs a stride"
+        if spec.dw > 1:
+            return f"needs columns that are not dilated, has dilation {spec.dw}"
         if spec.sw > MOST_STEP:
             return f"needs a stride of at most {MOST_STEP} along the row, has {spec.sw}"
         return depthwise.refusal(spec)
@@ -243,10 +238,10 @@ class ConvBackwardData(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        body, tiles, plan, scratch, work = _plan(spec)
+        body, tiles, plan, work = _plan(spec)
         low, high, accumulate = buffers.get("epilogue", NO_EPILOGUE)
         bias = buffers.get("b")
         bias = zeros(spec.ic, spec.dtype) if bias is None else bias
         arrays = {"x": buffers["gy"], "w": buffers["w"], "bias": bias, "y": buffers["gx"], "plan": plan}
         reals = {"low": low, "high": high, "accumulate": int(accumulate)}
-        return [Row(body, tiles, {**arrays, **reals}, work, scratch)]
+        return [Row(body, tiles, {**arrays, **reals}, work)]

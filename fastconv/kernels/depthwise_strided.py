@@ -21,18 +21,19 @@ from ..simd import array_at, fields, isa, lanes
 from ..simd_depthwise import numbers_at, spread_rows, start_rows, weave_rows
 from ..specs import NO_EPILOGUE
 from . import depthwise
+from .depthwise import bits
 from .gathers import split, zeros
 from .window import rows_per_tile, valid_taps
 
 NUMBERS = (
-    "xd xh xw yd yh yw sd sh pd pw outs x_each x_channels w_each w_row row_blocks units part low_row high_row "
-    "low_column blocks classes depths"
+    "xd xh xw yd yh yw sd sh pd pw outs x_each x_channels w_each w_row row_blocks units part low_column "
+    "blocks block_size classes depths"
 )
 ClassesBlock = Block(
-    "DepthwiseClasses", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate", "low high"
+    "DepthwiseClasses", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate clamp", "low high"
 )
 MOST_STEP = 8  # columns side by side: each vector of the result is picked from so many
-BLOCK, DEPTH, KINDS = 5, 3, 4  # numbers of a block of rows, of a class of depths; kinds of entries
+DEPTH, KINDS = 3, 4  # numbers of a class of depths; kinds of entries
 
 
 @cache
@@ -51,35 +52,34 @@ def make_classes(dtype, K1, K2, SW, PART, R):
         a, low, high = numbers_at(p.plan, FIELDS), y.dtype.type(p.low), y.dtype.type(p.high)
         table, blocks, classes, depths = plan[TABLE:], plan[a.blocks :], plan[a.classes :], plan[a.depths :]
         for unit in range(tile * a.part, min((tile + 1) * a.part, a.units)):
-            plane, number = unit // a.row_blocks, unit % a.row_blocks * BLOCK
-            i, skip, rows, row = blocks[number], blocks[number + 1], blocks[number + 2], blocks[number + 3]
+            plane, number = unit // a.row_blocks, unit % a.row_blocks * a.block_size
+            i, keep, whole, valid = blocks[number], blocks[number + 1], blocks[number + 2], number + 5
             q, image, z = plane // a.yd % a.outs, plane // a.yd // a.outs, plane % a.yd + a.pd
             depth_class = z % a.sd * DEPTH
             depth = z // a.sd + depths[depth_class + 1]
             d0, d1 = valid_taps(depth, a.xd, depths[depth_class], depths[depth_class + 2])
-            source = (((image * a.x_channels + q * a.x_each) * a.xd + depth) * a.xh + row) * a.xw
+            source = (((image * a.x_channels + q * a.x_each) * a.xd + depth) * a.xh + blocks[number + 3]) * a.xw
             target, wi, y_row = (plane * a.yh + i) * a.yw, q * a.w_each, a.sh * a.yw
             c = classes[(z % a.sd * a.sh + blocks[number + 4]) * 2 * KINDS :]
             f1, l1, f2, l2 = c[0] + d0 * c[1], c[0] + d1 * c[1], c[2] + d0 * c[3], c[2] + d1 * c[3]
             f3, l3, f4, l4 = c[4] + d0 * c[5], c[4] + d1 * c[5], c[6] + d0 * c[7], c[6] + d1 * c[7]
-            whole = row + a.low_row >= 0 and row + a.high_row < a.xh and skip == 0 and rows == R
             for column in range(a.pw // SW, (a.pw + a.yw - 1) // SW + 1, LANES):
                 j, xi = column * SW - a.pw, source + column
                 yi, columns = target + j, a.yw - j
-                acc = start_rows(y, 0, 0, 0, 0, 0, bias[q], 0, CLASSES, 0)
+                acc = start_rows(y, 0, 0, 0, 0, bias[q], 0, CLASSES, 0)
                 inside = column + a.low_column >= 0 and column + LANES <= a.xw and j >= 0 and columns >= SW * LANES
                 if whole and inside:
                     acc = spread_rows(
-                        acc, x, xi, a.xw, 0, 0, 0, 0, w, wi, a.w_row, table, f1, l1, f2, l2, f3, l3, f4, l4, K1, K2, SW,
-                        PART, R, 0,
+                        acc, x, xi, a.xw, blocks, valid, 0, 0, w, wi, a.w_row, table, f1, l1, f2, l2, f3, l3, f4, l4, K1, K2,
+                        SW, PART, R, 0,
                     )  # fmt: skip
-                    weave_rows(acc, y, yi, y_row, 0, R, 0, columns, p.accumulate, low, high, SW, R, 0)
+                    weave_rows(acc, y, yi, y_row, keep, 0, columns, p.accumulate, low, high, SW, R, 0)
                 else:
                     acc = spread_rows(
-                        acc, x, xi, a.xw, -row, a.xh - row, -column, a.xw - column, w, wi, a.w_row, table, f1, l1, f2,
+                        acc, x, xi, a.xw, blocks, valid, -column, a.xw - column, w, wi, a.w_row, table, f1, l1, f2,
                         l2, f3, l3, f4, l4, K1, K2, SW, PART, R, 1,
                     )  # fmt: skip
-                    weave_rows(acc, y, yi, y_row, skip, rows, -j, columns, p.accumulate, low, high, SW, R, 1)
+                    weave_rows(acc, y, yi, y_row, keep, -j, columns, p.accumulate, low, high, SW, R, 1)
 
     return conv_bwd_data_depthwise_classes
 
@@ -128,27 +128,37 @@ def _layouts(spec):
                 yield Layout(rows, k, k - 1, depth, height)
 
 
+def _groups(layout):
+    """The least offsets of entries: rows of the output are inside or not for each of them."""
+    starts = [taps[:1] if layout.k1 > 1 else taps for taps in layout.height.classes]
+    return sorted({offset for taps in starts for _, offset in taps})
+
+
 def _row_blocks(spec, layout):
-    """(first row, rows done before, rows, its p, its class) of every tile of a plane."""
-    blocks = []
+    """For each tile of a plane: its first row, the rows that it keeps, whether all it reads are inside, its first p and
+    its class, and which rows are inside for each group."""
+    blocks, depth = [], layout.rows - 1 + layout.k1
     for c in range(spec.sh):
         first = (c - spec.ph) % spec.sh
         count = max(0, split(spec.ih - first, spec.sh)) if first < spec.ih else 0
         for m in range(0, count, layout.rows):
             top = max(0, min(m, count - layout.rows))  # the last tile overlaps the one before it
-            i = first + top * spec.sh
-            blocks.append((i, m - top, min(layout.rows, count - top), (i + spec.ph) // spec.sh, c))
+            i, done, rows = first + top * spec.sh, m - top, min(layout.rows, count - top)
+            p, keep = (i + spec.ph) // spec.sh, bits(done <= r < rows for r in range(layout.rows))
+            inside = [[0 <= p + group + t < spec.oh for t in range(depth)] for group in _groups(layout)]
+            whole = keep == (1 << layout.rows) - 1 and all(map(all, inside))
+            blocks.append((i, keep, int(whole), p, c, *map(bits, inside)))
     return blocks
 
 
 def _entries(spec, layout, depth_taps, row_taps, columns):
     """The entries of one class and some columns, the first taps of their groups, depth after depth."""
-    size = spec.oh * spec.ow
+    size, groups = spec.oh * spec.ow, _groups(layout)
     starts = row_taps[:1] if layout.k1 > 1 else row_taps
     return [
         (
             term * spec.od * size + j * layout.depth.gap * size + oh * spec.ow - kw // spec.sw,
-            *(-(kw // spec.sw), oh, ((term * spec.kd + kd) * spec.kh + kh) * spec.kw + kw),
+            *(-(kw // spec.sw), groups.index(oh), ((term * spec.kd + kd) * spec.kh + kh) * spec.kw + kw),
         )
         for j, (kd, _) in enumerate(depth_taps)
         for term in range(spec.ocg)
@@ -175,8 +185,8 @@ def _cycles(spec, layout):
     """Cycles: the entries of every tile, what it takes to begin and end one and to put its classes side by side."""
     rows, wide, groups = layout.rows, isa.width / 64, split(spec.kw, spec.sw)
     each = 0.0
-    for *_, row_class in _row_blocks(spec, layout):
-        taps = len(layout.height.classes[row_class])
+    for block in _row_blocks(spec, layout):
+        taps = len(layout.height.classes[block[4]])
         k, starts = (taps, min(taps, 1)) if layout.k1 > 1 else (1, taps)
         work = max(rows * k * spec.kw, 1.64 * (rows + k - 1) * groups) * wide + k * spec.kw + 8 * groups
         each += starts * work * spec.ocg * spec.kd / spec.sd + 60 + rows * spec.sw * (3 + spec.sw)
@@ -197,7 +207,6 @@ def _plan(spec):
     layout, work = best_layout(spec)
     blocks, (table, classes) = _row_blocks(spec, layout), _tables(spec, layout)
     depths = [(len(taps), taps[0][1] if taps else 0, layout.depth.gap) for taps in layout.depth.classes]
-    row_offsets = [offset for taps in layout.height.classes for _, offset in taps]
     units = spec.n * spec.ic * spec.id * len(blocks)
     part, names = rows_per_tile(units, work / units), NUMBERS.split()
     numbers = {
@@ -205,11 +214,10 @@ def _plan(spec):
         **{name: getattr(spec, name) for name in ("sd", "sh", "pd", "pw")},
         **{"outs": spec.ic, "x_each": spec.ocg, "x_channels": spec.oc, "w_each": spec.ocg * spec.taps},
         **{"w_row": -layout.height.tap_gap * spec.kw, "row_blocks": len(blocks), "units": units, "part": part},
-        **{"low_row": min(row_offsets), "high_row": layout.rows - 1 + max(row_offsets)},
-        **{"low_column": -((spec.kw - 1) // spec.sw)},
+        **{"low_column": -((spec.kw - 1) // spec.sw), "block_size": len(blocks[0])},
     }
     numbers["blocks"] = len(names) + 4 * len(table)
-    numbers["classes"] = numbers["blocks"] + BLOCK * len(blocks)
+    numbers["classes"] = numbers["blocks"] + numbers["block_size"] * len(blocks)
     numbers["depths"] = numbers["classes"] + 2 * KINDS * len(classes)
     plan = np.array([*(numbers[name] for name in names), *chain(*table, *blocks, *classes, *depths)], np.int64)
     body = make_classes(spec.dtype, layout.k1, layout.k2, spec.sw, spec.kw % spec.sw, layout.rows)
@@ -239,9 +247,8 @@ class ConvBackwardData(Impl):
     @staticmethod
     def emit(spec, buffers):
         body, tiles, plan, work = _plan(spec)
-        low, high, accumulate = buffers.get("epilogue", NO_EPILOGUE)
+        epilogue = depthwise.epilogue_fields(buffers.get("epilogue", NO_EPILOGUE))
         bias = buffers.get("b")
         bias = zeros(spec.ic, spec.dtype) if bias is None else bias
         arrays = {"x": buffers["gy"], "w": buffers["w"], "bias": bias, "y": buffers["gx"], "plan": plan}
-        reals = {"low": low, "high": high, "accumulate": int(accumulate)}
-        return [Row(body, tiles, {**arrays, **reals}, work)]
+        return [Row(body, tiles, {**arrays, **epilogue}, work)]

@@ -51,26 +51,23 @@ def make_collect(dtype, K1, G1, K2, G2, SH, SW, R, FLAT):
                     d0, d1 = valid_taps(depth, a.xd, a.kd, a.dd)
                     r0, r1, s0, s1 = d0 * a.n1, d1 * a.n1, a.second + d0 * a.n2, a.second + d1 * a.n2
                     volume = ((image * a.x_channels + q // a.mul) * a.xd + depth) * a.xh
-                    for number in range(0, 3 * a.row_blocks, 3):
-                        i, skip = blocks[number], blocks[number + 1]
-                        row = i * a.sh - a.ph
+                    for number in range(0, a.row_blocks * a.block_size, a.block_size):
+                        i, keep, whole, valid = blocks[number], blocks[number + 1], blocks[number + 2], number + 3
                         target = (((image * a.outs + q) * a.od + z) * a.oh + i) * a.ow
-                        whole = row >= 0 and row + a.reach_rows < a.xh and skip == 0
                         for j in range(0, a.ow, COLUMNS):
                             column, columns, yi = j * a.sw - a.pw, a.ow - j, target + j
-                            xi, top, bottom = (volume + row) * a.xw + column, -row, a.xh - row
-                            left, right = -column, a.xw - column
-                            if whole and column >= 0 and column + a.reach <= a.xw and columns >= COLUMNS:
-                                rows = load_rows(gy, yi, a.y_row, 0, columns, R, 0, FLAT)
+                            xi, left, right = (volume + i * a.sh - a.ph) * a.xw + column, -column, a.xw - column
+                            if whole and column >= 0 and right >= a.reach and columns >= COLUMNS:
+                                rows = load_rows(gy, yi, a.y_row, keep, columns, R, 0, FLAT)
                                 collect_rows(
-                                    rows, x, xi, a.x_row, 0, 0, a.row_step, 0, 0, a.sw, columns, s, si, a.w_row,
-                                    a.w_col, table, r0, r1, s0, s1, K1, G1, K2, G2, SH, SW, R, 0, FLAT,
+                                    rows, x, xi, a.x_row, blocks, valid, 0, 0, a.sw, columns, s, si, a.w_row, a.w_col,
+                                    table, r0, r1, s0, s1, K1, G1, K2, G2, SH, SW, R, 0, FLAT,
                                 )  # fmt: skip
                             else:
-                                rows = load_rows(gy, yi, a.y_row, skip, columns, R, 1, FLAT)
+                                rows = load_rows(gy, yi, a.y_row, keep, columns, R, 1, FLAT)
                                 collect_rows(
-                                    rows, x, xi, a.x_row, top, bottom, a.row_step, left, right, a.sw, columns, s, si,
-                                    a.w_row, a.w_col, table, r0, r1, s0, s1, K1, G1, K2, G2, SH, SW, R, 1, FLAT,
+                                    rows, x, xi, a.x_row, blocks, valid, left, right, a.sw, columns, s, si, a.w_row,
+                                    a.w_col, table, r0, r1, s0, s1, K1, G1, K2, G2, SH, SW, R, 1, FLAT,
                                 )  # fmt: skip
         for t in range(0, channels * taps, LANES):
             sum_lanes(s, t * LANES, gw, (chunk * a.outs + q0) * taps + t, channels * taps - t)

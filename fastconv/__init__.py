@@ -15,13 +15,18 @@ from .autograd import (
     no_grad,
 )
 from .driver import get_num_threads, set_num_threads
+from .infer import compile
 from .state import load_state, save_state
+from .summary import compare, compare_convolutions, summary
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Tensor",
     "batch_invariant",
+    "compare",
+    "compare_convolutions",
+    "compile",
     "enable_grad",
     "from_dlpack",
     "functional",
@@ -38,5 +43,6 @@ __all__ = [
     "release_memory",
     "save_state",
     "set_num_threads",
+    "summary",
     "views",
 ]

@@ -188,6 +188,61 @@ class AdaptiveSpec(_Window):
         )
 
 
+@dataclass(frozen=True)
+class UnpoolSpec(_Window):
+    """One maximum unpooling: i is the large plane that it fills, o the small one that it reads, as in the pooling."""
+
+    n: int
+    c: int
+    id: int
+    ih: int
+    iw: int
+    od: int
+    oh: int
+    ow: int
+    indices: bool
+    dtype: str
+    ndim: int
+
+    prefix = "unpool_"
+
+    def __hash__(self):
+        return self._hash
+
+
+@dataclass(frozen=True)
+class FractionalSpec(_Window):
+    """One fractional maximum pooling: windows of kd x kh x kw whose places are drawn at random, plane by plane."""
+
+    n: int
+    c: int
+    id: int
+    ih: int
+    iw: int
+    od: int
+    oh: int
+    ow: int
+    kd: int
+    kh: int
+    kw: int
+    indices: bool
+    dtype: str
+    ndim: int
+
+    prefix = "fractional_"
+
+    def __hash__(self):
+        return self._hash
+
+    @cached_property
+    def taps(self):
+        return self.kd * self.kh * self.kw
+
+    def flops(self):
+        """Comparisons."""
+        return self.planes * self.out_pixels * self.taps
+
+
 def _shape_text(shape):
     return f"({', '.join(map(str, shape))})"
 
@@ -303,3 +358,81 @@ def _adaptive_spec(op, ndim, shape, output_size, dtype, indices):
 def adaptive_spec(op, ndim, shape, output_size, dtype, indices=False):
     """The spec of an adaptive pooling; in output_size None stands for the input's size."""
     return _adaptive_spec(op, ndim, tuple(shape), _hashable(output_size), dtype, indices)
+
+
+def _unpool_size(op, ndim, shape, size, kernel, stride, pad, output_size):
+    default = [(i - 1) * s + k - 2 * p for i, k, s, p in zip(size, kernel, stride, pad, strict=True)]
+    if output_size is None:
+        wanted = default
+    else:
+        wanted = whole_numbers(op, "output_size", output_size, len(output_size), 0)
+        wanted = wanted[2:] if len(wanted) == ndim + 2 else wanted
+        if len(wanted) != ndim:
+            raise ValueError(
+                f"{op}: output_size must have {ndim} or {ndim + 2} values, given {len(output_size)}: {output_size!r}"
+            )
+        for axis, w, d, s in zip(_AXES[ndim], wanted, default, stride, strict=True):
+            if not d - s < w < d + s:
+                raise ValueError(
+                    f"{op}: output_size must be between {d - s} and {d + s} in {axis}, both excluded, given {w}"
+                )
+    if min(wanted) < 1:
+        raise ValueError(
+            f"{op}: the output must have at least one pixel, it would be {_shape_text(wanted)}; "
+            f"input shape {_shape_text(shape)}, kernel_size {kernel}, stride {stride}, padding {pad}"
+        )
+    return wanted
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _unpool_spec(op, ndim, shape, kernel, stride, padding, output_size, dtype):
+    check_input(op, ndim, shape, dtype)
+    kernel = whole_numbers(op, "kernel_size", kernel, ndim, 1)
+    stride = kernel if stride is None else whole_numbers(op, "stride", stride, ndim, 1)
+    padding = whole_numbers(op, "padding", padding, ndim, 0)
+    if output_size is not None and not isinstance(output_size, tuple):
+        raise TypeError(f"{op}: output_size must be a tuple of {ndim} or {ndim + 2} sizes, given {output_size!r}")
+    size = shape[-ndim:]
+    out = _unpool_size(op, ndim, shape, size, kernel, stride, padding, output_size)
+    return UnpoolSpec(
+        *(shape[0] if len(shape) == ndim + 2 else 1, shape[-ndim - 1]),
+        *(_three(out, 1) + _three(size, 1)),
+        indices=True,
+        dtype=str(dtype),
+        ndim=ndim,
+    )
+
+
+def unpool_spec(op, ndim, shape, kernel_size, stride, padding, output_size, dtype):
+    """The spec of the unpooling of input of this shape, batched or not."""
+    values = (_hashable(v) for v in (kernel_size, stride, padding, output_size))
+    return _unpool_spec(op, ndim, tuple(shape), *values, dtype)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _fractional_spec(op, ndim, shape, kernel, output_size, dtype):
+    check_input(op, ndim, shape, dtype)
+    for name, given in (("kernel_size", kernel), ("output_size", output_size)):
+        if isinstance(given, tuple) and len(given) != ndim:
+            raise ValueError(f"{op}: {name} must be a whole number or {ndim} of them, given {given!r}")
+    kernel = whole_numbers(op, "kernel_size", kernel, ndim, 1)
+    out = whole_numbers(op, "output_size", output_size, ndim, 0)
+    size = shape[-ndim:]
+    for axis, i, k, o in zip(_AXES[ndim], size, kernel, out, strict=True):
+        if o + k - 1 > i - (ndim == 3):  # in three dimensions torch wants one pixel more
+            raise ValueError(
+                f"{op}: {o} windows of {k} need at least {o + k - 1 + (ndim == 3)} pixels in {axis}, input has {i}; "
+                f"input shape {_shape_text(shape)}, kernel_size {kernel}, output size {out}"
+            )
+    return FractionalSpec(
+        *(shape[0] if len(shape) == ndim + 2 else 1, shape[-ndim - 1]),
+        *(_three(size, 1) + _three(out, 1) + _three(kernel, 1)),
+        indices=False,
+        dtype=str(dtype),
+        ndim=ndim,
+    )
+
+
+def fractional_spec(op, ndim, shape, kernel_size, output_size, dtype):
+    """The spec of a fractional maximum pooling."""
+    return _fractional_spec(op, ndim, tuple(shape), _hashable(kernel_size), _hashable(output_size), dtype)

@@ -209,6 +209,10 @@ def mul_vector(x, y):
     return x * y
 
 
+def keep_lanes(x, count):
+    return np.where(np.arange(LANES) < count, x, x.dtype.type(0))
+
+
 def relu_vector(x):
     return np.where(x < 0, x.dtype.type(0), x)
 
@@ -380,6 +384,14 @@ def erf_vector(x):
 
 def erfc_vector(x):
     return PlainValue(x).erfc_positive().array
+
+
+def max_vector(x, y):
+    return np.maximum(x, y)
+
+
+def div_vector(x, y):
+    return x / y
 
 
 def activation_vector(x, alpha, beta, name):

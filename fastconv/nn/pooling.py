@@ -1,5 +1,7 @@
 """Pooling layers: arguments and repr of torch.nn."""
 
+from typing import Any
+
 from .. import functional as F
 from .module import Module
 
@@ -120,3 +122,113 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     def forward(self, input):
         return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
+
+
+class _LPPool(Module):
+    def __init__(self, norm_type, kernel_size, stride=None, ceil_mode=False):
+        super().__init__()
+        self.norm_type, self.kernel_size = float(norm_type), kernel_size
+        self.stride, self.ceil_mode = stride, ceil_mode
+
+    def _args(self):
+        return self.norm_type, self.kernel_size, self.stride, self.ceil_mode
+
+    def extra_repr(self):
+        return (
+            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+
+class LPPool1d(_LPPool):
+    def forward(self, input):
+        return F.lp_pool1d(input, *self._args())
+
+
+class LPPool2d(_LPPool):
+    def forward(self, input):
+        return F.lp_pool2d(input, *self._args())
+
+
+class LPPool3d(_LPPool):
+    def forward(self, input):
+        return F.lp_pool3d(input, *self._args())
+
+
+def _each(value, ndim):
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * ndim
+
+
+class _MaxUnpool(Module):
+    ndim = 0
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        super().__init__()
+        self.kernel_size = _each(kernel_size, self.ndim)
+        self.stride = _each(kernel_size if stride is None else stride, self.ndim)
+        self.padding = _each(padding, self.ndim)
+
+    def _args(self) -> Any:
+        return self.kernel_size, self.stride, self.padding
+
+    def extra_repr(self):
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    ndim = 1
+
+    def forward(self, input, indices, output_size=None):
+        return F.max_unpool1d(input, indices, *self._args(), output_size=output_size)
+
+
+class MaxUnpool2d(_MaxUnpool):
+    ndim = 2
+
+    def forward(self, input, indices, output_size=None):
+        return F.max_unpool2d(input, indices, *self._args(), output_size=output_size)
+
+
+class MaxUnpool3d(_MaxUnpool):
+    ndim = 3
+
+    def forward(self, input, indices, output_size=None):
+        return F.max_unpool3d(input, indices, *self._args(), output_size=output_size)
+
+
+class _FractionalMaxPool(Module):
+    ndim = 0
+
+    def __init__(self, kernel_size, output_size=None, output_ratio=None, return_indices=False, _random_samples=None):
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = _each(kernel_size, self.ndim)
+        if min(self.kernel_size) <= 0:
+            raise ValueError(f"{name}: kernel_size must be at least 1, given {kernel_size}")
+        if (output_size is None) == (output_ratio is None):
+            raise ValueError(
+                f"{name}: wants either output_size or output_ratio, given {output_size} and {output_ratio}"
+            )
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else _each(output_size, self.ndim)
+        self.output_ratio = None if output_ratio is None else _each(output_ratio, self.ndim)
+        if self.output_ratio is not None and not all(0 < ratio < 1 for ratio in self.output_ratio):
+            raise ValueError(f"{name}: output_ratio must be between 0 and 1, given {output_ratio}")
+
+    def _args(self):
+        return self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    ndim = 2
+
+    def forward(self, input):
+        return F.fractional_max_pool2d(input, *self._args())
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    ndim = 3
+
+    def forward(self, input):
+        return F.fractional_max_pool3d(input, *self._args())

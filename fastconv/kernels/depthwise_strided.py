@@ -70,8 +70,8 @@ def make_classes(dtype, K1, K2, SW, PART, R):
                 inside = column + a.low_column >= 0 and column + LANES <= a.xw and j >= 0 and columns >= SW * LANES
                 if whole and inside:
                     acc = spread_rows(
-                        acc, x, xi, a.xw, blocks, valid, 0, 0, w, wi, a.w_row, table, f1, l1, f2, l2, f3, l3, f4, l4, K1, K2,
-                        SW, PART, R, 0,
+                        acc, x, xi, a.xw, blocks, valid, 0, 0, w, wi, a.w_row, table, f1, l1, f2, l2, f3, l3, f4, l4,
+                        K1, K2, SW, PART, R, 0,
                     )  # fmt: skip
                     weave_rows(acc, y, yi, y_row, keep, 0, columns, p.accumulate, low, high, SW, R, 0)
                 else:

@@ -18,7 +18,8 @@ from .._jit import Block, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, isa, lanes
-from ..simd_depthwise import numbers_at, spread_rows, start_rows, weave_rows
+from ..simd_depthwise import numbers_at, start_rows
+from ..simd_depthwise_backward import spread_rows, weave_rows
 from ..specs import NO_EPILOGUE
 from . import depthwise
 from .depthwise import bits

@@ -14,7 +14,8 @@ from .._jit import Block, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, lanes, zero_vector
-from ..simd_depthwise import collect_rows, load_rows, numbers_at, sum_lanes
+from ..simd_depthwise import numbers_at
+from ..simd_depthwise_backward import collect_rows, load_rows, sum_lanes
 from . import depthwise
 from .gathers import split
 from .window import rows_per_tile, valid_taps

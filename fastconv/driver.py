@@ -21,6 +21,7 @@ import os
 import struct
 import sys
 import threading
+import time
 from typing import NamedTuple
 
 import numba
@@ -191,13 +192,22 @@ def _blocks(rows, memory, part):
     return np.array(fields, np.int64), starts
 
 
+def _usable_threads():
+    return 1 if _threads.serial_because or _config.DEBUG or not _jit.JIT else _threads.count
+
+
+def _is_wide(row):
+    """Whether a row's tiles are worth spreading over threads."""
+    return row.tiles > 1 and row.work > _config.PARALLEL_US * 1000
+
+
 def launch(*rows):
     """Run the rows in order, each row's tiles in parallel where that pays."""
     rows = [row for row in rows if row.tiles > 0]
     if not rows:
         return
-    threads = 1 if _threads.serial_because or _config.DEBUG or not _jit.JIT else _threads.count
-    split = [threads > 1 and row.tiles > 1 and row.work > _config.PARALLEL_US * 1000 for row in rows]
+    threads = _usable_threads()
+    split = [threads > 1 and _is_wide(row) for row in rows]
     parallel = any(split) and _threads.lock.acquire(blocking=False)
     try:
         workers = threads if parallel else 1
@@ -221,6 +231,99 @@ def launch(*rows):
     finally:
         if parallel:
             _threads.lock.release()
+
+
+class Program:
+    """Rows that are checked and laid out once, to run many times on memory that changes from run to run.
+
+    rows: as for `launch`.  memory: arrays of bytes that stand for the memory of a run; a row's buffer that lies in one
+    of them is found, at every run, at the same place in the memory given then.  All other buffers are constants.
+    A row that touches none of that memory, such as one that packs weights, runs now, once.  A program is never written to
+    after it is made: any number of threads may run it at once, each on its own memory.
+
+    counts: for each row given, whether it is left to run (0 or 1).
+    """
+
+    def __init__(self, rows, memory):
+        spans = [_span(array) for array in memory]
+        constant = [row for row in rows if not _touches(row, spans)]
+        launch(*constant)
+        self.counts = [int(row.tiles > 0 and not any(row is other for other in constant)) for row in rows]
+        self._rows = [row for row, count in zip(rows, self.counts, strict=True) if count]
+        self.threads = _usable_threads()
+        self._split = [self.threads > 1 and _is_wide(row) for row in self._rows]
+        workers = self.threads if any(self._split) else 1
+        scratch, part = _scratch(self._rows, workers)
+        blocks, starts = _blocks(self._rows, scratch, part)
+        self._scratch_bytes = scratch.nbytes
+        self._blocks, self._starts = blocks, starts
+        spans.append(_span(scratch))
+        fields = [
+            start + 2 * index
+            for row, start in zip(self._rows, starts, strict=True)
+            for index in range(len(row.body.block.buffers))
+        ]
+        found = [_region(int(blocks[place]), spans) for place in fields]
+        moved = [(place, region) for place, region in zip(fields, found, strict=True) if region is not None]
+        self._places = np.array([place for place, _ in moved], np.int64)
+        self._regions = np.array([region for _, region in moved], np.int64)
+        blocks[self._places] -= np.array([address for address, _ in spans], np.int64)[self._regions]
+        lines = [
+            (row.body.address if _jit.JIT else 0, 8 * start, row.tiles, wide)
+            for row, start, wide in zip(self._rows, starts, self._split, strict=True)
+        ]
+        self._lines = np.array(lines, np.int64).reshape(-1, 4)
+
+    def run(self, memory, groups=None):
+        """Run all rows; with `groups`, numbers of rows that add up to all of them, give the nanoseconds of each group.
+
+        memory: arrays of at least the sizes that the program was made with.  They stay alive until the run is over.
+        """
+        scratch = _memory.empty((self._scratch_bytes,), np.uint8)
+        bases = np.array([array.__array_interface__["data"][0] for array in (*memory, scratch)], np.int64)
+        blocks, lines = self._blocks.copy(), self._lines.copy()
+        blocks[self._places] += bases[self._regions]
+        lines[:, 1] += blocks.__array_interface__["data"][0]
+        parallel = any(self._split) and not _threads.serial_because and _threads.lock.acquire(blocking=False)
+        try:
+            if groups is None:
+                self._run(lines, blocks, 0, parallel)
+                return None
+            times, first = [], 0
+            for count in groups:
+                before = time.perf_counter_ns()
+                self._run(lines[first : first + count], blocks, first, parallel)
+                times.append(time.perf_counter_ns() - before)
+                first += count
+            return times
+        finally:
+            if parallel:
+                _threads.lock.release()
+
+    def _run(self, lines, blocks, first, parallel):
+        if not _jit.JIT:
+            _run_python(self._rows[first : first + len(lines)], blocks, self._starts[first : first + len(lines)])
+        elif parallel and lines[:, 3].any():
+            _run_with_threads(lines, self.threads)
+        elif _config.DEBUG:
+            _run_checked(lines)
+        else:
+            _run_serial(lines)
+
+
+def _span(array):
+    return array.__array_interface__["data"][0], array.nbytes
+
+
+def _touches(row, spans):
+    """Whether a buffer of the row lies in one of the spans of memory."""
+    buffers = [row.values[name] for name in row.body.block.buffers if name != "scratch"]
+    return any(_region(_span(array)[0], spans) is not None for array in buffers)
+
+
+def _region(address, spans):
+    """The number of the span of memory that an address lies in, or None."""
+    return next((i for i, (start, size) in enumerate(spans) if start <= address < start + size), None)
 
 
 def _run_with_threads(program, workers):

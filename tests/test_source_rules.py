@@ -24,12 +24,14 @@ _CORE = {
     "simd",
     "simd_collect",
     "simd_depthwise",
+    "simd_depthwise_backward",
     "simd_formulas",
     "simd_math",
     "simd_place",
     "simd_vector",
     "simd_isa",
     "simd_window",
+    "simd_winograd",
     "specs",
 }
 ARROWS = {
@@ -48,10 +50,12 @@ ARROWS = {
     "simd_place": {"_config", "simd_isa", "simd_python"},
     "simd_collect": {"_config", "simd_place", "simd_window"},
     "simd_depthwise": {"_config", "simd_place", "simd_window"},
+    "simd_depthwise_backward": {"_config", "simd_depthwise", "simd_place", "simd_window"},
     "simd_vector": {"_config", "simd_place"},
     "simd_math": {"simd_formulas", "simd_place", "simd_vector"},
     "simd_isa": {"_config"},
     "simd_window": {"_config", "simd_place"},
+    "simd_winograd": {"_config", "simd_place", "simd_python"},
     "driver": {"_config", "_jit", "_memory", "simd"},
     "autograd": {"_config"},
     "kernels": _CORE,
@@ -64,7 +68,7 @@ ARROWS = {
     "onnx": {"_config", "_registry", "infer"},
     "views": {"specs"},
 }
-ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
+ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "summary", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {

@@ -25,7 +25,7 @@ For whoever builds graphs from files:
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,8 @@ from .ops import definition, infer_types, known
 class Type(NamedTuple):
     """The shape and dtype of a value; None where only running tells."""
 
-    shape: tuple | None
-    dtype: np.dtype | None
+    shape: Any  # a tuple of whole numbers
+    dtype: Any
 
     @staticmethod
     def of(array):
@@ -55,6 +55,7 @@ class Node:
     outputs: tuple
     attrs: dict = field(default_factory=dict)
     name: str = ""
+    notes: list = field(default_factory=list, compare=False)  # what passes did to it, for `explain`
 
     def __str__(self):
         attrs = "".join(f", {key}={value!r}" for key, value in self.attrs.items() if value is not None)
@@ -73,7 +74,9 @@ class Graph:
 
     def copy(self):
         """A graph that can be rewritten; nodes are copied, arrays are shared."""
-        nodes = [Node(n.op, tuple(n.inputs), tuple(n.outputs), dict(n.attrs), n.name) for n in self.nodes]
+        nodes = [
+            Node(n.op, tuple(n.inputs), tuple(n.outputs), dict(n.attrs), n.name, list(n.notes)) for n in self.nodes
+        ]
         return Graph(nodes, self.inputs, self.outputs, self.constants)
 
     def __str__(self):

@@ -22,6 +22,8 @@ Where `forward` takes a spec, which holds for one shape only, the op here has at
     avg_pool(x; kernel, stride, padding, ceil_mode, count_include_pad, divisor)
     adaptive_max_pool(x; output_size, indices)   adaptive_avg_pool(x; output_size)
     batch_norm(x, mean, var, weight, bias; eps)  in evaluation
+    affine(x, scale, shift; low, high)           clamp(x scale + shift), one value per channel (axis 1)
+    add, sub, mul, div, linear                   have low and high too, which passes write
     reshape(x; shape)   one -1 allowed; identity(x)
 """
 
@@ -32,10 +34,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..autograd import Op
+from ..autograd import Op, basic
 from ..ops import norm, pool
 from ..ops.conv import Conv
 from ..ops.conv_transpose import ConvTranspose, _mirrored_spec
+from ..ops.linear import Linear
 from . import problems
 
 
@@ -100,13 +103,33 @@ _NAMES = {"ProductNT": "product_nt", "ProductNN": "product_nn", "ProductTN": "pr
 
 @cache
 def _op_class(name):
-    return next((cls for cls in Op.__subclasses__() if op_name(cls) == name), None)
+    return next((cls for cls in _subclasses(Op) if op_name(cls) == name), None)
+
+
+def _subclasses(cls):
+    for each in cls.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+class Parameter(NamedTuple):
+    """A parameter of an op's `forward`: `many` takes all further arrays, or as an attribute all further numbers."""
+
+    name: str
+    many: bool
+    optional: bool
+
+
+_NUMBERS = {"leaky_relu": ("slope",), "elu": ("alpha",)}  # names of what activations take besides x
 
 
 @cache
 def parameters(cls):
     """The parameters of an op's `forward`, without the context."""
-    return tuple(inspect.signature(cls.forward).parameters.values())[1:]
+    if cls.name in _NUMBERS:
+        return (Parameter("x", False, False), *(Parameter(name, False, False) for name in _NUMBERS[cls.name]))
+    given = tuple(inspect.signature(cls.forward).parameters.values())[1:]
+    return tuple(Parameter(p.name, p.kind is p.VAR_POSITIONAL, p.default is not p.empty) for p in given)
 
 
 @cache
@@ -115,13 +138,13 @@ def _generic(cls):
         given, args = list(arrays), []
         for parameter in parameters(cls):
             if parameter.name in attrs:
-                args.append(attrs[parameter.name])
-            elif parameter.kind is parameter.VAR_POSITIONAL:
+                args += attrs[parameter.name] if parameter.many else (attrs[parameter.name],)
+            elif parameter.many:
                 args += given
                 given = []
             elif given:
                 args.append(given.pop(0))
-            elif parameter.default is parameter.empty:
+            elif not parameter.optional:
                 raise TypeError(f"{cls.name}: needs {parameter.name}")
         return cls.apply(*args)
 
@@ -166,6 +189,23 @@ _INFER: dict[str, Callable] = {
 }
 
 
+# ---- operations that clamp their result, where passes say so
+
+
+def _clamped(attrs, y):
+    low, high = attrs.get("low"), attrs.get("high")
+    return y if low is None and high is None else np.clip(y, low, high)
+
+
+def _register_clamped(name, cls):
+    plain = _generic(cls)
+    register(name, OpDef(lambda attrs, *arrays: _clamped(attrs, plain.evaluate({}, *arrays)), _INFER[name]))
+
+
+for _class in (basic.Add, basic.Sub, basic.Mul, basic.Div, Linear):
+    _register_clamped(_class.name, _class)
+
+
 # ---- convolution
 
 
@@ -176,10 +216,7 @@ def _conv_problem(attrs, x, w, b):
 
 def _conv(attrs, x, w, b=None, residual=None):
     y = Conv.apply(x, w, b, _conv_problem(attrs, x, w, b))
-    low, high = attrs.get("low"), attrs.get("high")
-    if residual is not None:
-        y += residual
-    return y if low is None and high is None else np.clip(y, low, high, out=y)
+    return _clamped(attrs, y if residual is None else y + residual)
 
 
 def _infer_conv(attrs, x, w, b=None, residual=None):
@@ -253,6 +290,12 @@ def _infer_reshape(attrs, x):
     return ((tuple(count // known_part if n == -1 else int(n) for n in wanted), x.dtype),)
 
 
+def _affine(attrs, x, scale, shift):
+    column = (-1, *(1,) * (x.ndim - 2))
+    return _clamped(attrs, x * scale.reshape(column) + shift.reshape(column))
+
+
+register("affine", OpDef(_affine, lambda attrs, x, *rest: (x,)))
 register("batch_norm", OpDef(_batch_norm, lambda attrs, x, *rest: (x,)))
 register("reshape", OpDef(lambda attrs, x: x.reshape(attrs["shape"]), _infer_reshape))
 register("identity", OpDef(lambda attrs, x: x, _infer_unary))

@@ -1,0 +1,21 @@
+"""What makes a graph faster and means the same: each pass takes a graph, may change it, and gives it back.
+
+A pass is `run(graph, derived)`: nodes are rewritten, new constants come from `derived`, which keeps them for the next
+shape.  Passes leave a note in the nodes that they change or refuse to, which `explain` shows.
+"""
+
+from . import activation, batch_norm, constants, dead, pad, residual, simple
+from .rewrite import Derived
+
+PASSES = (dead, simple, constants, pad, batch_norm, residual, activation, dead)
+
+
+def optimise(graph, derived=None):
+    """A copy of the graph after all passes."""
+    graph, derived = graph.copy(), derived or Derived()
+    for each in PASSES:
+        graph = each.run(graph, derived)
+    return graph
+
+
+__all__ = ["PASSES", "Derived", "optimise"]

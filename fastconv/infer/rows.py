@@ -1,0 +1,337 @@
+"""How operations become rows of a program: `emit(node, inputs, outputs, kept)` for each op that has kernels.
+
+inputs and outputs are dense arrays (None for inputs that are not there); an emitter gives the rows that compute the
+outputs, or None where it can't (weights that are not constant, for instance, since rows keep no memory of their own
+from one to the next): the node then runs as a step of Python.  `kept` keeps packed weights from plan to plan.
+An output may be the array of an input named in `IN_PLACE`: of an activation's input, of a sum's operand, of a
+convolution's residual.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._registry import select
+from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
+from ..kernels.elementwise import activation_row
+from ..kernels.gathers import data_gathers
+from ..kernels.separable import row as separable_row
+from ..kernels.softmax import softmax_row
+from ..ops.interpolate import _maps as maps
+from ..packing import dense
+from ..simd_formulas import FORWARD
+from ..specs import Epilogue, conv_spec
+from . import ops, problems
+
+_FLOATS = (np.dtype("float32"), np.dtype("float64"))
+
+
+class Emission(NamedTuple):
+    """The rows of a node, the algorithm's name, and its floating-point operations."""
+
+    rows: tuple
+    algorithm: str
+    flops: int = 0
+
+
+class Packed:
+    """Constants in the forms that implementations like, kept for every plan that uses them."""
+
+    def __init__(self):
+        self._forms = {}
+        self._constants = {}  # id -> dense constant
+
+    def knows(self, *arrays):
+        """Whether arrays are constants (None is one): their values may be read before the network runs."""
+        return all(array is None or id(array) in self._constants for array in arrays)
+
+    def form(self, impl, spec, weight):
+        """`weight` as `impl` likes it; None: as it lies."""
+        key = id(weight), impl.name
+        if key not in self._forms:
+            self._forms[key] = weight, impl.pack(spec, weight)  # the weight is kept, so that its id stays its own
+        return self._forms[key][1]
+
+    def dense(self, array):
+        """The array, or one copy of it for all plans, dense."""
+        key = id(array), "dense"
+        if key not in self._forms:
+            self._forms[key] = array, dense(array)
+        found = self._forms[key][1]
+        self._constants[id(found)] = found
+        return found
+
+
+def emit(node, inputs, outputs, kept):
+    """The Emission of a node, or None."""
+    emitter = _EMIT.get(node.op)
+    arrays = [a for a in (*inputs, *outputs) if a is not None]
+    if emitter is None or any(a.dtype not in _FLOATS for a in arrays[:1]) or len({a.dtype for a in arrays}) > 1:
+        return None
+    emission = emitter(node.attrs, inputs, outputs, kept)
+    return None if emission is None or None in emission.rows or not emission.rows else emission
+
+
+# ---- convolution and matrix products
+
+
+def _bounds(attrs):
+    low, high = attrs.get("low"), attrs.get("high")
+    return -np.inf if low is None else float(low), np.inf if high is None else float(high)
+
+
+def conv_rows(spec, x, w, b, y, kept, low, high, residual=None):
+    """The Emission of a convolution with what follows it: y = clamp(conv + residual, low, high)."""
+    if not kept.knows(w):
+        return None
+    impl = select("conv.fwd", spec, packed=True)
+    packed = kept.form(impl, spec, w)
+    buffers = {"x": x, "w": w, "b": b, "packed": packed, "y": y}
+    rows, in_place = [], residual is not None and _same(residual, y)
+    if impl.epilogue:
+        if residual is not None and not in_place:
+            rows.append(_copied(residual, y))
+        epilogue = Epilogue(low, high, residual is not None)
+        rows += impl.emit(spec, {**buffers, "epilogue": epilogue})
+    elif residual is not None and in_place:
+        return None
+    else:
+        rows += impl.emit(spec, buffers)
+        if residual is not None:
+            rows.append(_combined("add", y, residual, y, low, high))
+        elif (low, high) != (-np.inf, np.inf):
+            rows.append(activation_row("clip", y, y, low, high))
+    return Emission(tuple(rows), impl.name, spec.flops())
+
+
+def _same(a, b):
+    return a.__array_interface__["data"] == b.__array_interface__["data"]
+
+
+def _four(inputs) -> Any:
+    """The inputs, those that are not given as None."""
+    return (*inputs, *(None,) * (4 - len(inputs)))
+
+
+def _conv(attrs, inputs, outputs, kept):
+    x, w, b, residual = _four(inputs)
+    spec = problems.conv_problem("conv", attrs, x.shape, w.shape, None, x.dtype)
+    return conv_rows(spec, x, w, b, outputs[0], kept, *_bounds(attrs), residual)
+
+
+def _linear(attrs, inputs, outputs, kept):
+    """One row of x: a convolution of one pixel on packed weights.  Several: a product of matrices."""
+    (x, w, b, _), y = _four(inputs), outputs[0]
+    rows, width = x.shape
+    low, high = _bounds(attrs)
+    if rows == 1:
+        spec = conv_spec("linear", 1, (1, width, 1), (w.shape[0], width, 1), None, 1, 0, 1, 1, x.dtype)
+        return conv_rows(spec, x, w, b, y, kept, low, high)
+    spec = conv_spec("linear", 1, (1, w.shape[0], width), (rows, w.shape[0], 1), None, 1, 0, 1, 1, x.dtype)
+    impl = select("conv.bwd_weights", spec)
+    emitted = [*impl.emit(spec, {"gy": x, "x": w, "gw": y, "b": None})]
+    if b is not None:
+        emitted.append(_combined("add", y, b, y, low, high))
+    elif (low, high) != (-np.inf, np.inf):
+        emitted.append(activation_row("clip", y, y, low, high))
+    return Emission(tuple(emitted), impl.name, spec.flops())
+
+
+def _conv_transpose(attrs, inputs, outputs, kept):
+    (x, w, b, _), y = _four(inputs), outputs[0]
+    spec = ops.mirrored(attrs, x, w, b)
+    impl = select("conv.bwd_data", spec)
+    buffers, takes_bias = {"gy": x, "w": w, "gx": y}, getattr(impl, "takes_bias", False)
+    if not kept.knows(w, b) or len(data_gathers(spec)) < spec.sd * spec.sh * spec.sw:
+        return None  # pixels that no tap reaches are cleared while rows are made, not when they run
+    rows = [*impl.emit(spec, {**buffers, "b": b} if takes_bias and b is not None else buffers)]
+    if b is not None and not takes_bias:
+        planes = y.reshape(spec.n * spec.ic, spec.in_pixels)
+        rows.append(affine_row(planes, np.ones(spec.ic, b.dtype), b, planes))
+    return Emission(tuple(rows), impl.name, spec.flops())
+
+
+# ---- pooling
+
+
+def _pool(op):
+    def rows(attrs, inputs, outputs, kept):
+        spec = ops.pool_spec(op, attrs, inputs[0])
+        impl = select(f"{op}.fwd", spec)
+        buffers = {"x": inputs[0], "y": outputs[0]}
+        if spec.indices:
+            return None
+        return Emission(tuple(impl.emit(spec, buffers)), impl.name, spec.flops())
+
+    return rows
+
+
+# ---- elementwise
+
+_PARAMETERS = {"leaky_relu": ("slope",), "elu": ("alpha",)}
+
+
+def _softmax(op):
+    def rows(attrs, inputs, outputs, kept):
+        row = softmax_row(inputs[0], outputs[0], attrs["axis"], op == "log_softmax")
+        return Emission((row,), op, 4 * inputs[0].size)
+
+    return rows
+
+
+def _interpolate(attrs, inputs, outputs, kept):
+    if attrs["transposed"]:
+        return None
+    _, values = maps(*attrs["settings"], inputs[0].dtype.name, False)
+    return Emission((separable_row(values, inputs[0], outputs[0]),), "resample_separable", 2 * outputs[0].size)
+
+
+def _activation(op):
+    def rows(attrs, inputs, outputs, kept):
+        x, y = inputs[0], outputs[0]
+        alpha, beta = (*(attrs[name] for name in _PARAMETERS.get(op, ())), 0.0, 0.0)[:2]
+        if op == "clip":
+            alpha, beta = _bounds(attrs)
+        return Emission((activation_row(op, x, y, alpha, beta),), f"{op}", x.size)
+
+    return rows
+
+
+def _combined(op, x, z, y, low=-np.inf, high=np.inf):
+    walk = Walk(y.shape, broadcast(x.shape, y.shape), broadcast(z.shape, y.shape), strides(y.shape))
+    return combine_row(op, x, z, y, walk, low, high)
+
+
+def _copied(x, y):
+    return combine_row("copy", x, x, y, Walk(y.shape, *(strides(y.shape),) * 3))
+
+
+def _binary(op):
+    def rows(attrs, inputs, outputs, kept):
+        x, z = inputs
+        return Emission((_combined(op, x, z, outputs[0], *_bounds(attrs)),), op, outputs[0].size)
+
+    return rows
+
+
+def _affine(attrs, inputs, outputs, kept):
+    x, scale, shift = inputs
+    planes = x.shape[0] * x.shape[1]
+    pixels = x.size // max(1, planes)
+    row = affine_row(x.reshape(planes, pixels), scale, shift, outputs[0].reshape(planes, pixels), *_bounds(attrs))
+    return Emission((row,), "affine", 2 * x.size)
+
+
+# ---- copies in another order
+
+
+def _permute(attrs, inputs, outputs, kept):
+    x, y = inputs[0], outputs[0]
+    steps = strides(x.shape)
+    steps = tuple(steps[axis] for axis in attrs["axes"])
+    return Emission((combine_row("copy", x, x, y, Walk(y.shape, steps, steps, strides(y.shape))),), "copy")
+
+
+def _channel_shuffle(attrs, inputs, outputs, kept):
+    x, axis, groups = inputs[0], attrs["axis"], attrs["groups"]
+    split = (*x.shape[:axis], groups, x.shape[axis] // groups, *x.shape[axis + 1 :])
+    order = [*range(x.ndim + 1)]
+    order[axis], order[axis + 1] = axis + 1, axis
+    shape, steps = [split[i] for i in order], strides(split)
+    steps = tuple(steps[i] for i in order)
+    return Emission((combine_row("copy", x, x, outputs[0], Walk(tuple(shape), steps, steps, strides(shape))),), "copy")
+
+
+def _expand(attrs, inputs, outputs, kept):
+    x, y = inputs[0], outputs[0]
+    steps = broadcast(x.shape, y.shape)
+    return Emission((combine_row("copy", x, x, y, Walk(y.shape, steps, steps, strides(y.shape))),), "copy")
+
+
+def _copy(attrs, inputs, outputs, kept):
+    return Emission((_copied(inputs[0].reshape(-1), outputs[0].reshape(-1)),), "copy")
+
+
+def _index(attrs, inputs, outputs, kept):
+    """Slices alone; what they leave out lies between the runs that are read."""
+    x, y = inputs[0], outputs[0]
+    found = slices(attrs["key"], x.shape)
+    if found is None:
+        return None
+    offset, shape, steps = found
+    part = x.reshape(-1)[offset:]
+    return Emission((combine_row("copy", part, part, y, Walk(shape, steps, steps, strides(shape))),), "copy")
+
+
+def slices(key, shape):
+    """(offset, shape, strides) of an array's part that a key of slices with positive steps, numbers and Ellipsis
+    selects; None for other keys."""
+    key = key if isinstance(key, tuple) else (key,)
+    if any(not isinstance(k, (slice, int, type(Ellipsis))) or isinstance(k, bool) for k in key):
+        return None
+    if Ellipsis in key:
+        at = key.index(Ellipsis)
+        key = key[:at] + (slice(None),) * (len(shape) - len(key) + 1) + key[at + 1 :]
+    key = key + (slice(None),) * (len(shape) - len(key))
+    offset, sizes, steps = 0, [], []
+    for k, size, step in zip(key, shape, strides(shape), strict=True):
+        if isinstance(k, int):
+            offset += (k % size) * step
+            continue
+        start, _, stride = k.indices(size)
+        if stride < 1:
+            return None
+        offset += start * step
+        sizes.append(len(range(*k.indices(size))))
+        steps.append(stride * step)
+    return offset, tuple(sizes), tuple(steps)
+
+
+def cat_rows(axis, parts, y):
+    """Rows that copy arrays into their places along an axis of y; parts: (first position along the axis, array)."""
+    steps, rows = strides(y.shape), []
+    for first, x in parts:
+        place = y.reshape(-1)[first * steps[axis] :]
+        rows.append(combine_row("copy", x, x, place, Walk(x.shape, strides(x.shape), strides(x.shape), steps)))
+    return rows
+
+
+def _cat(attrs, inputs, outputs, kept):
+    """Inputs that lie in their place already are not copied."""
+    axis, parts, first = attrs["axis"], [], 0
+    steps = strides(outputs[0].shape)
+    for x in inputs:
+        place = outputs[0].reshape(-1)[first * steps[axis] :]
+        if not _same(x, place):
+            parts.append((first, x))
+        first += x.shape[axis]
+    return Emission(tuple(cat_rows(axis, parts, outputs[0])), "copy") if parts else None
+
+
+_EMIT = {
+    "conv": _conv,
+    "linear": _linear,
+    "conv_transpose": _conv_transpose,
+    **{op: _pool(op) for op in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")},
+    **{op: _activation(op) for op in FORWARD if op in ops.UNARY},
+    **{op: _binary(op) for op in ("add", "sub", "mul", "div")},
+    "softmax": _softmax("softmax"),
+    "log_softmax": _softmax("log_softmax"),
+    "interpolate": _interpolate,
+    "affine": _affine,
+    "permute": _permute,
+    "channel_shuffle": _channel_shuffle,
+    "expand": _expand,
+    "identity": _copy,
+    "reshape": _copy,
+    "index": _index,
+    "cat": _cat,
+}
+
+# op -> inputs whose memory the output may take over when nobody needs them any more
+IN_PLACE = {
+    **dict.fromkeys(ops.UNARY - {"softmax", "log_softmax"}, (0,)),
+    **dict.fromkeys(("add", "sub", "mul", "div"), (0, 1)),
+    "affine": (0,),
+    "conv": (3,),
+}

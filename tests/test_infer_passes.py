@@ -1,0 +1,167 @@
+"""Every pass: the graph before, the graph after, the same outputs."""
+
+import numpy as np
+import pytest
+
+from fastconv.infer import Graph, Node
+from fastconv.infer.passes import Derived, activation, batch_norm, constants, dead, optimise, pad, residual, simple
+
+f32 = np.dtype("float32")
+RNG = np.random.default_rng(0)
+CONSTANTS = {
+    "w": RNG.standard_normal((8, 8, 3, 3)).astype(f32),
+    "b": RNG.standard_normal(8).astype(f32),
+    "m": RNG.standard_normal(8).astype(f32),
+    "v": RNG.random(8).astype(f32) + 0.5,
+    "g": RNG.standard_normal(8).astype(f32),
+    "l": RNG.standard_normal((8, 8)).astype(f32),
+    "wt": RNG.standard_normal((8, 4, 3, 3)).astype(f32),
+}
+SAME = {"padding": 1}
+
+
+def graph_of(text, outputs=("y",), shape=(1, 8, 6, 6), **attrs):
+    """A graph from lines "y = op(a, b)"; attrs: of the node that makes the value of this name."""
+    nodes = []
+    for line in text.strip().splitlines():
+        made, _, call = line.strip().partition(" = ")
+        op, _, given = call.partition("(")
+        inputs = tuple(None if name == "-" else name for name in given.rstrip(")").split(", "))
+        nodes.append(Node(op, inputs, (made,), attrs.get(made, {}), made))
+    return Graph(nodes, {"x": (shape, f32), "z": (shape, f32)}, outputs, CONSTANTS).check()
+
+
+def check(run, before, after):
+    """`run` turns the graph into these lines ("y = op(a, b)", attributes aside) with the same outputs."""
+    result = run(before.copy(), Derived()).check()
+    lines = [
+        f"{node.outputs[0]} = {node.op}({', '.join(name or '-' for name in node.inputs)})" for node in result.nodes
+    ]
+    assert lines == [line.strip() for line in after.strip().splitlines()]
+    feeds = {name: RNG.standard_normal(t.shape).astype(f32) for name, t in before.inputs.items()}
+    wanted, given = before.evaluate(feeds), result.evaluate(feeds)
+    for name in before.outputs:
+        np.testing.assert_allclose(given[name], wanted[name], rtol=1e-4, atol=1e-4)
+    return result
+
+
+def test_dead_code():
+    before = graph_of("a = relu(x)\ny = tanh(x)\nc = add(a, y)")
+    assert set(check(dead.run, before, "y = tanh(x)").constants) == set()
+
+
+def test_identities_go():
+    before = graph_of("a = identity(x)\nc = reshape(a)\ny = relu(c)", c={"shape": (1, 8, 6, 6)})
+    check(simple.run, before, "y = relu(x)")
+
+
+def test_a_mean_over_the_image_is_a_pooling():
+    before = graph_of("y = mean(x)", y={"axes": (2, 3), "keepdim": False})
+    check(simple.run, before, "y_pooled = adaptive_avg_pool(x)\ny = reshape(y_pooled)")
+
+
+def test_constant_folding():
+    before = graph_of("a = add(b, m)\nc = sqrt(v)\nd = mul(a, c)\ny = affine(x, d, b)")
+    result = check(constants.run, before, "y = affine(x, d, b)")
+    np.testing.assert_allclose(result.constants["d"], (CONSTANTS["b"] + CONSTANTS["m"]) * np.sqrt(CONSTANTS["v"]))
+
+
+PADS = {"pads": ((0, 0), (0, 0), (0, 1), (2, 0)), "mode": "constant", "fill": 0}
+
+
+def test_padding_goes_into_the_convolution():
+    before = graph_of("a = pad(x)\ny = conv(a, w, b)", a=PADS, y={**SAME, "stride": 2})
+    result = check(pad.run, before, "y = conv(x, w, b)")
+    assert result.nodes[0].attrs["padding"] == ((1, 2), (3, 1))
+
+
+@pytest.mark.parametrize("change, why", [({"fill": 1}, "zeros"), ({"mode": "reflect"}, "zeros")])
+def test_other_padding_stays(change, why):
+    pads = {**PADS, "pads": ((0, 0), (0, 0), (1, 1), (1, 1)), **change}
+    result = check(pad.run, graph_of("a = pad(x)\ny = conv(a, w, b)", a=pads), "a = pad(x)\ny = conv(a, w, b)")
+    assert why in result.nodes[0].notes[0]
+
+
+def test_batch_norm_goes_into_the_convolution():
+    before = graph_of("a = conv(x, w, -)\ny = batch_norm(a, m, v, g, b)", a=SAME, y={"eps": 1e-3})
+    check(batch_norm.run, before, "y = conv(x, w_folded, w_folded_bias)")
+
+
+def test_batch_norm_goes_into_other_layers():
+    before = graph_of(
+        "a = conv_transpose(x, wt, b)\ny = batch_norm(a, m, v, -, -)", a={"groups": 2, "stride": 2}, y={"eps": 1e-5}
+    )
+    check(batch_norm.run, before, "y = conv_transpose(x, wt_folded, wt_folded_bias)")
+    before = graph_of("a = linear(x, l, b)\ny = batch_norm(a, m, v, g, b)", shape=(3, 8))
+    check(batch_norm.run, before, "y = linear(x, l_folded, l_folded_bias)")
+
+
+def test_batch_norm_alone_is_scale_and_shift():
+    before = graph_of("a = conv(x, w, b)\ny = batch_norm(a, m, v, g, b)", ("y", "a"), a=SAME)
+    result = check(batch_norm.run, before, "a = conv(x, w, b)\ny = affine(a, y_scale, y_shift)")
+    assert "read by others" in result.nodes[1].notes[0]
+
+
+def test_folded_weights_are_made_once():
+    derived = Derived()
+    graph = graph_of("a = conv(x, w, -)\ny = batch_norm(a, m, v, g, b)", a=SAME)
+    first, second = (batch_norm.run(graph.copy(), derived) for _ in range(2))
+    assert first.constants["w_folded"] is second.constants["w_folded"]
+
+
+def test_a_residual_is_added_in_the_later_convolution():
+    before = graph_of("a = conv(x, w, b)\nc = conv(z, w, b)\ny = add(a, c)", a=SAME, c=SAME)
+    check(residual.run, before, "a = conv(x, w, b)\ny = conv(z, w, b, a)")
+
+
+def test_a_residual_waits_for_the_other_operand():
+    before = graph_of("a = conv(x, w, -)\nc = tanh(z)\ny = add(c, a)", a=SAME)
+    check(residual.run, before, "c = tanh(z)\ny = conv(x, w, -, c)")
+
+
+def test_sums_that_no_convolution_does():
+    before = graph_of("a = conv(x, w, b)\nc = add(a, x)\ny = add(a, c)", a=SAME)
+    check(residual.run, before, "a = conv(x, w, b)\nc = add(a, x)\ny = add(a, c)")
+    before = graph_of("a = conv(x, w, b)\ny = add(a, g)", a=SAME, shape=(1, 8, 6, 8))  # broadcast
+    check(residual.run, before, "a = conv(x, w, b)\ny = add(a, g)")
+
+
+def test_activations_that_clamp():
+    before = graph_of(
+        "a = conv(x, w, b)\nc = relu6(a)\nd = add(c, z)\ne = relu(d)\ny = clip(e)", a=SAME, y={"low": -1.0, "high": 2.0}
+    )
+    result = check(activation.run, before, "c = conv(x, w, b)\ny = add(c, z)")
+    bounds = [(node.attrs["low"], node.attrs["high"]) for node in result.nodes]
+    assert bounds == [(0.0, 6.0), (0.0, 2.0)]
+
+
+@pytest.mark.parametrize("first", [(0.0, 6.0), (-1.0, None), (None, 1.0)])
+@pytest.mark.parametrize("second", [(7.0, 9.0), (None, -2.0), (-3.0, 0.5), (0.5, None)])
+def test_clamping_twice(first, second):
+    x = np.linspace(-10, 10, 101)
+    low, high = activation._both(first, second)
+    np.testing.assert_array_equal(np.clip(x, low, high), np.clip(np.clip(x, *first), *second))
+
+
+def test_an_activation_that_others_bypass_stays():
+    before = graph_of("a = conv(x, w, b)\nc = relu(a)\ny = add(a, c)", a=SAME)
+    result = check(activation.run, before, "a = conv(x, w, b)\nc = relu(a)\ny = add(a, c)")
+    assert "read by others" in result.nodes[1].notes[0]
+
+
+def test_all_together():
+    before = graph_of(
+        """a = conv(x, w, -)
+        n = batch_norm(a, m, v, g, b)
+        r = relu(n)
+        p = pad(r)
+        c = conv(p, w, b)
+        k = batch_norm(c, m, v, -, -)
+        s = add(k, x)
+        y = relu(s)""",
+        a=SAME,
+        p={"pads": ((0, 0), (0, 0), (1, 1), (1, 1)), "mode": "constant", "fill": 0},
+    )
+    after = "r = conv(x, w_folded, w_folded_bias)\ny = conv(r, w_folded_1, w_folded_bias_1, x)"
+    result = check(optimise, before, after)
+    assert len(result.nodes[1].notes) == 4

@@ -190,14 +190,32 @@ def distance_loop(acc, a, ai, a_m, b, bi, steps, first, last, sign, mr, nr):
     return acc
 
 
+def _masked(x, xi, bits):
+    return np.array([x[xi + lane] if bits >> lane & 1 else 0 for lane in range(LANES)], x.dtype)
+
+
 def masked_fma_loop(acc, a, ai, a_m, a_c, b, bi, b_c, channels, steps, masks, mi, taps, mr, nr):
     acc = list(acc)
     for t, c, n in product(range(taps), range(channels), range(nr)):
-        bits, at = masks[mi + steps[3 * t + 2] + n], bi + c * b_c + steps[3 * t + 1] + n * LANES
-        row = np.array([b[at + lane] if bits >> lane & 1 else 0 for lane in range(LANES)], b.dtype)
+        row = _masked(b, bi + c * b_c + steps[3 * t + 1] + n * LANES, masks[mi + steps[3 * t + 2] + n])
         for m in range(mr):
             acc[m * nr + n] = acc[m * nr + n] + a[ai + m * a_m + c * a_c + steps[3 * t]] * row
     return acc
+
+
+def masked_dot_loop(acc, g, gi, g_m, x, xi, x_c, steps, si, masks, mi, inside, count, mr, channels, taps):
+    acc = list(acc)
+    for v in range(count):
+        for i, (m, c, t) in enumerate(product(range(mr), range(channels), range(taps))):
+            gradient = _masked(g, gi + m * g_m + v * LANES, masks[mi + inside + v])
+            place, bits = xi + c * x_c + steps[si + 2 * t] + v * LANES, masks[mi + steps[si + 2 * t + 1] + v]
+            acc[i] = acc[i] + gradient * _masked(x, place, bits)
+    return acc
+
+
+def store_sums(acc, y, yi, count):
+    for i in range(count):
+        y[yi + i] = acc[i].sum(dtype=y.dtype)
 
 
 def clipped_loop(acc, x, xi, x_m, a, ai, a_m, b, bi, steps, first, last, mr, nr):

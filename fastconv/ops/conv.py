@@ -22,6 +22,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     depthwise,
     direct,
     grouped,
+    grouped_weights,
     implicit_gemm,
     pointwise,
     residues,

@@ -82,10 +82,10 @@ FEW = 16  # channels
 BLOCK_BYTES = 1 << 18  # of images and gradients that stay in a second-level cache of 1 MB from one pass to the next
 LEVEL1_VECTORS = 48  # of a run so short that the gradients of a tile stay in the first-level cache
 MASK_BYTES = 1 << 18  # of all masks
-TILES = {
-    1: ((8, 3), (4, 6), (8, 1), (2, 8), (1, 8), (1, 1)),
-    3: ((8, 1), (4, 2), (2, 4), (1, 4), (2, 1), (1, 1)),
-    5: ((5, 1), (3, 1), (1, 3), (1, 1)),
+TILES = {  # (output channels, input channels) by taps of a row: what the registers hold
+    1: ((6, 3), (4, 4), (2, 8), (1, 8), (1, 1)),
+    3: ((6, 1), (4, 2), (3, 2), (2, 1), (1, 4), (1, 1)),
+    5: ((5, 1), (4, 1), (2, 2), (1, 3), (1, 1)),
 }
 TILE_CYCLES = 60  # to begin and end a register tile
 SUM_CYCLES = 6  # to add the lanes of one of its vectors

@@ -217,9 +217,8 @@ def masked_dot_loop(typing, acc, g, gi, g_m, x, xi, x_c, steps, si, masks, mi, i
     mr, channels, taps = sizes
 
     def codegen(context, b, sig, args):
-        acc_in, g_in, gi_in, g_m_in, x_in, xi_in, x_c_in, steps_in, si_in, masks_in, mi_in, inside_in, count_in = args[
-            :13
-        ]
+        acc_in, g_in, gi_in, g_m_in, x_in, xi_in, x_c_in, steps_in, si_in, masks_in, mi_in = args[:11]
+        inside_in, count_in = args[11:13]
         gradient, image = Place(context, b, g, g_in, gi_in), Place(context, b, x, x_in, xi_in)
         read = _MaskedReader(context, b, masks, masks_in, mi_in, _vec_of(g))
         table = context.make_array(steps)(context, b, steps_in).data

@@ -21,8 +21,8 @@ from ..driver import launch
 from ..kernels import (  # noqa: F401  (they register their implementations)
     depthwise,
     direct,
+    direct_weights,
     grouped,
-    grouped_weights,
     implicit_gemm,
     pointwise,
     residues,

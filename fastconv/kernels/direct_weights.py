@@ -1,9 +1,10 @@
-"""The weight gradient of few channels at a time, stride 1, with nothing copied: products of the gradient and of shifted
-images, both as they lie, added up with pixels in the lanes.
+"""The weight gradient of a convolution of stride 1 with nothing copied: products of the gradient and of shifted images,
+both as they lie, added up with pixels in the lanes.
 
 A register tile is a few output channels by the taps of one kernel row for a few input channels, kept in registers over
 a run of pixels; its lanes are added at the very end.  What a shift brings from beyond the ends of a row is masked, as
-in grouped.py.
+in grouped.py.  Packed patches (implicit_gemm) must be transposed for the sake of few output channels; here the number
+of channels makes no difference.
 """
 
 from functools import cache, lru_cache
@@ -19,7 +20,7 @@ from ..simd_vector import masked_dot_loop, store_sums
 from .gathers import NANOSECONDS_PER_FLOP, split
 
 WeightsBlock = Block(
-    "GroupedWeightsBlock",
+    "DirectWeightsBlock",
     {"x": None, "gy": None, "gw": None, "masks": "u1", "steps": "i8", "scratch": None},
     "groups images rows channels taps_count pixels vectors parts block_images block_vectors inside",
 )
@@ -41,7 +42,7 @@ def make_weights(dtype, MR, C, T):
                     gw[at + j] = sums[(m * C + i) * T + j]
 
     @tile_body(WeightsBlock, dtype)
-    def conv_bwd_weights_grouped(block, tile, worker):
+    def conv_bwd_weights_direct(block, tile, worker):
         """Tile: (group, MR output channels); sums over images and pixels in order."""
         a = fields(block)
         x, gy, gw = array_at(a.x, a.x_size, KIND), array_at(a.gy, a.gy_size, KIND), array_at(a.gw, a.gw_size, KIND)
@@ -73,12 +74,11 @@ def make_weights(dtype, MR, C, T):
                     else:
                         store_tile(acc, scratch, kept, LANES, COUNT, 1)
 
-    return conv_bwd_weights_grouped
+    return conv_bwd_weights_direct
 
 
 # ---- programs
 
-FEW = 16  # channels
 BLOCK_BYTES = 1 << 18  # of images and gradients that stay in a second-level cache of 1 MB from one pass to the next
 LEVEL1_VECTORS = 48  # of a run so short that the gradients of a tile stay in the first-level cache
 MASK_BYTES = 1 << 18  # of all masks
@@ -147,7 +147,7 @@ def _plan(spec):
 
 @implements("conv.bwd_weights", rank=31)
 class ConvBackwardWeights(Impl):
-    name = "conv_bwd_weights_grouped"
+    name = "conv_bwd_weights_direct"
 
     @staticmethod
     def when(spec):
@@ -163,8 +163,6 @@ class ConvBackwardWeights(Impl):
             return f"needs kernel rows of {', '.join(map(str, TILES))} taps, has {spec.kw}"
         if (spec.oh, spec.ow) != (spec.ih, spec.iw) or 0 in (spec.n, spec.ic, spec.oc, spec.out_pixels):
             return "needs an output as large as the image"
-        if min(spec.icg, spec.ocg) > FEW:
-            return f"needs at most {FEW} channels in or out in a group, has {spec.icg} and {spec.ocg}"
         most = spec.taps * spec.out_pixels // 8
         return f"needs masks of at most {MASK_BYTES} bytes, has {most}" if most > MASK_BYTES else None
 

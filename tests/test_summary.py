@@ -279,3 +279,20 @@ def test_comparisons_refuse():
         fc.compare({"a": nn.ReLU()}, (1, 3)).row("x")
     timed = fc.compare({"a": nn.ReLU(), "b": nn.Tanh()}, (1, 3), timed=1)
     assert timed.rows[1].seconds > 0 and "of first" in str(timed) and "ms" in str(timed)
+
+
+# ---- pictures
+
+
+def test_pictures(tmp_path):
+    pytest.importorskip("matplotlib")
+    from fastconv.plot import cost_picture, field_picture, summary_picture
+
+    layers = [nn.Conv2d(4, 4, 3, stride=2 - i % 2, padding=1) for i in range(3)] + [nn.ReLU() for _ in range(50)]
+    found = fc.summary(nn.Sequential(*layers), (1, 4, 20, 24), timed=1)
+    for draw in (cost_picture, field_picture, summary_picture):
+        draw(tmp_path / draw.__name__, found)
+        picture = (tmp_path / draw.__name__).read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    with pytest.raises(ValueError, match="no layer with a receptive field of two axes"):
+        field_picture(tmp_path / "none.png", fc.summary(nn.ReLU(), (1, 3)))

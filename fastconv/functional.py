@@ -62,8 +62,12 @@ from .ops.interpolate import upsample as upsample
 # involution
 from .ops.involution import involution2d as involution2d
 
+# normalisation
+from .ops.layer_norm import layer_norm as layer_norm
+
 # linear
 from .ops.linear import linear as linear
+from .ops.local_response_norm import local_response_norm as local_response_norm
 
 # losses
 from .ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
@@ -84,9 +88,9 @@ from .ops.mixed_pool import mixed_pool3d as mixed_pool3d
 
 # non-local
 from .ops.non_local import non_local as non_local
-
-# normalisation
 from .ops.norm import batch_norm as batch_norm
+from .ops.norm import group_norm as group_norm
+from .ops.norm import instance_norm as instance_norm
 
 # pooling
 from .ops.pool import adaptive_avg_pool1d as adaptive_avg_pool1d

@@ -315,6 +315,23 @@ def erfc_vector(typing, x):
 
 
 @operation
+def max_vector(typing, x, y):
+    """The larger of x and y; NaN where either is."""
+    return _arithmetic(_max)(x, y)
+
+
+def _max(b, vec, x, y):
+    x, y = Value(b, vec, x), Value(b, vec, y)
+    return x.pick(_Mask(b, b.fcmp_unordered("uno", y.value, y.value)) | (y > x), y, x).value
+
+
+@operation
+def div_vector(typing, x, y):
+    """x / y."""
+    return _arithmetic(lambda b, vec, x, y: b.fdiv(x, y))(x, y)
+
+
+@operation
 def activation_vector(typing, x, alpha, beta, NAME):
     """The activation NAME of `simd_formulas.FORWARD`, with its parameters as vectors."""
     return _formula(FORWARD, (x, alpha, beta), NAME)

@@ -173,6 +173,18 @@ def mul_vector(typing, x, y):
 
 
 @operation
+def keep_lanes(typing, x, count):
+    """x in the first `count` lanes, 0 in the others."""
+    if not isinstance(x, Vec):
+        return None
+
+    def codegen(context, b, sig, args):
+        return b.select(_below(b, x, args[1]), args[0], _const(x, 0.0))
+
+    return x(x, types.intp), codegen
+
+
+@operation
 def relu_vector(typing, x):
     """The larger of x and 0; NaN stays."""
     return _arithmetic(lambda b, vec, x: b.select(b.fcmp_ordered("<", x, _const(vec, 0.0)), _const(vec, 0.0), x))(x)

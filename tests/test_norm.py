@@ -1,9 +1,10 @@
-"""Batch normalisation: gradients, running statistics, values against torch, bad input."""
+"""Batch, group and instance normalisation: gradients, running statistics, values against torch, bad input."""
 
 import numpy as np
 import pytest
 
 import fastconv.functional as F
+from fastconv import driver
 from fastconv.autograd import Tensor
 
 from .check_op import check_op
@@ -86,3 +87,74 @@ def test_bad_input():
         F.batch_norm(x, ones, ones, np.ones(3, np.float32))
     with pytest.raises(TypeError, match="int64"):
         F.batch_norm(np.ones((2, 3), np.int64), ones, ones)
+
+
+@pytest.mark.parametrize("shape, groups", [((3, 6), 3), ((2, 4, 3), 2), ((2, 6, 5, 7), 3), ((1, 4, 2, 3, 3), 4)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_group_norm_gradients(shape, groups, affine, rng):
+    arrays = [rng.standard_normal(shape), rng.standard_normal(shape[1]), rng.standard_normal(shape[1])]
+    check_op(lambda x, *wb: F.group_norm(x, groups, *wb), *(arrays if affine else arrays[:1]))
+
+
+def test_instance_norm_gradients(rng):
+    x, w, b = rng.standard_normal((2, 3, 4, 5)), rng.standard_normal(3), rng.standard_normal(3)
+    check_op(lambda x, w, b: F.instance_norm(x, weight=w, bias=b), x, w, b)
+    mean, var = rng.standard_normal(3), rng.random(3) + 0.5
+
+    def with_running(x, w, b):
+        return F.instance_norm(x, mean.astype(x.dtype), var.astype(x.dtype), w, b, use_input_stats=False)
+
+    check_op(with_running, x, w, b)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "name, shape", [("batch", (4, 3, 700)), ("group", (2, 3, 300, 131)), ("instance", (2, 3, 900))]
+)
+def test_large_groups(name, shape, rng):
+    """Rows of many vectors; few groups of many values are split between threads, and no bit depends on it."""
+    import torch
+
+    x, g = ((rng.standard_normal(shape) + 3).astype(np.float32) for _ in range(2))
+    function = {
+        "batch": lambda f, x: f.batch_norm(x, None, None, training=True),
+        "group": lambda f, x: f.group_norm(x, 1),
+        "instance": lambda f, x: f.instance_norm(x),
+    }[name]
+    wide = torch.tensor(x.astype(np.float64), requires_grad=True)
+    want = function(torch.nn.functional, wide)
+    want.backward(torch.tensor(g.astype(np.float64)))
+
+    def both():
+        t = Tensor(x, True)
+        out = function(F, t)
+        out.backward(g)
+        return out.detach().numpy(), t.grad.numpy()
+
+    got, threads = both(), driver.get_num_threads()
+    for ours, theirs in zip(got, (want.detach(), wide.grad), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    driver.set_num_threads(1)
+    try:
+        for parallel, serial in zip(got, both(), strict=True):
+            np.testing.assert_array_equal(parallel, serial)
+    finally:
+        driver.set_num_threads(threads)
+
+
+def test_group_and_instance_norm_refuse(rng):
+    x, ones = np.ones((2, 6, 4)), np.ones(6)
+    with pytest.raises(ValueError, match=r"divide the 6 channels of input \(2, 6, 4\), got 4"):
+        F.group_norm(x, 4)
+    with pytest.raises(ValueError, match=r"bias must have shape \(6,\).*got \(3,\)"):
+        F.group_norm(x, 2, ones, ones[:3])
+    with pytest.raises(ValueError, match=r"more than 1 value per group, got input \(1, 6\), 6 groups"):
+        F.group_norm(np.ones((1, 6)), 6)
+    with pytest.raises(ValueError, match=r"more than 1 value per channel and image, got input shape \(2, 6, 1\)"):
+        F.instance_norm(x[:, :, :1])
+    with pytest.raises(ValueError, match="running_mean and running_var are needed"):
+        F.instance_norm(x, use_input_stats=False)
+    with pytest.raises(TypeError, match="float32 or float64, got float16"):
+        F.group_norm(x.astype(np.float16), 2)
+    with pytest.raises(ValueError, match="N, C"):
+        F.instance_norm(ones)

@@ -38,7 +38,17 @@ from .linear import Flatten, Linear
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from .module import Module, Parameter
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
-from .norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from .norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LocalResponseNorm,
+)
 from .pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -133,17 +143,23 @@ __all__ = [
     "GatedPool1d",
     "GatedPool2d",
     "GatedPool3d",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Identity",
     "InceptionBlock",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "Involution2d",
     "L1Loss",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
     "MaxBlurPool2d",

@@ -11,9 +11,13 @@ import warnings
 
 import numpy as np
 
+from .. import _memory
 from ..autograd import Op, Variable, cast, clip, exp, sum_to, value, where
 from ..autograd import sum as sum_over
+from ..driver import launch
 from ..kernels.elementwise import FROM_OUTPUT, activated, activation_gradient
+from ..kernels.softmax import gradient_row, softmax_row
+from ..packing import dense
 from .checks import array, floating, same_dtype
 from .erf import erf
 
@@ -205,46 +209,45 @@ class Softplus(_Activation):
 
 
 class Softmax(Op):
+    """e^x divided by its sum along an axis."""
+
     name = "softmax"
+    log = False
 
-    @staticmethod
-    def forward(ctx, x, axis):
-        out = _shifted(x, axis)
-        np.exp(out, out=out)
-        out /= out.sum(axis=axis, keepdims=True)
+    @classmethod
+    def forward(cls, ctx, x, axis):
+        half = x.dtype == np.float16
+        x = dense(x.astype(np.float32) if half else x)
+        out = _memory.empty(x.shape, x.dtype)
+        launch(softmax_row(x, out, axis, cls.log))
+        out = out.astype(np.float16) if half else out
         ctx.save(out)
         ctx.axis = axis
         return out
 
-    @staticmethod
-    def backward(ctx, g):
+    @classmethod
+    def backward(cls, ctx, g):
         (out,) = ctx.saved
-        return out * (g - sum_over(g * out, ctx.axis, True)), None
+        if isinstance(g, Variable) or g.dtype == np.float16:
+            return cls.recorded(g, out, ctx.axis), None
+        gx = _memory.empty(g.shape, g.dtype)
+        launch(gradient_row(dense(g), out, gx, ctx.axis, cls.log))
+        return gx, None
+
+    @staticmethod
+    def recorded(g, out, axis):
+        return out * (g - sum_over(g * out, axis, True))
 
 
-class LogSoftmax(Op):
+class LogSoftmax(Softmax):
+    """The logarithm of softmax."""
+
     name = "log_softmax"
+    log = True
 
     @staticmethod
-    def forward(ctx, x, axis):
-        out = _shifted(x, axis)
-        out -= np.log(np.exp(out).sum(axis=axis, keepdims=True))
-        ctx.save(out)
-        ctx.axis = axis
-        return out
-
-    @staticmethod
-    def backward(ctx, g):
-        (out,) = ctx.saved
-        return g - exp(out) * sum_over(g, ctx.axis, True), None
-
-
-def _shifted(x, axis):
-    """x minus its maximum along the axis, so that no exponential overflows; -inf everywhere gives NaN, as it should."""
-    if x.size == 0:
-        return np.array(x)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(x - x.max(axis=axis, keepdims=True))
+    def recorded(g, out, axis):
+        return g - exp(out) * sum_over(g, axis, True)
 
 
 # -- public functions --------------------------------------------------------------------------------------------------

@@ -32,3 +32,10 @@ def probability(op, p):
     if not 0 <= p <= 1:
         raise ValueError(f"{op}: p must be from 0 to 1, got {p}")
     return p
+
+
+def single_or_double(op, name, x) -> Any:
+    """`x` must be a float32 or float64 array or Tensor: what the kernels compute."""
+    if array(op, name, x).dtype not in (np.float32, np.float64):
+        raise TypeError(f"{op}: {name} must be float32 or float64, got {x.dtype}")
+    return x

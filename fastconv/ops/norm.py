@@ -1,17 +1,42 @@
-"""Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167).
+"""Batch, instance and group normalisation (arXiv:1502.03167, 1607.08022, 1803.08494).
 
-x (N, C, *) is normalised per channel: y = (x - mean) rstd w + b, rstd = 1 / sqrt(var + eps). The gradient, with the
-sums over the n values of a channel, is gx = w rstd (g - sum(g)/n - xhat sum(g xhat)/n), xhat = (x - mean) rstd; with
-statistics that do not depend on x (evaluation) only the first term remains.
+x (N, C, *) is normalised by the mean and variance of a channel over the batch, of a channel of one image, or of a group
+of channels of one image: y = (x - mean) rstd w[c] + b[c], rstd = 1 / sqrt(var + eps), the variance being that of all
+values, not an estimate of their source's. The formulas of the gradients are in `kernels/norm.py`.
 """
 
 import math
 
 import numpy as np
 
+from .. import _memory
 from ..autograd import Op, Variable, reshape
 from ..autograd import sum as sum_over
-from .checks import floating, same_dtype
+from ..kernels.norm import COLUMNS, batch_groups, channel_groups, norm_gradient, norm_sums, normalise
+from ..kernels.norm_layer import normalise_rows, rows_gradient, rows_weight_gradient
+from ..packing import dense
+from .checks import same_dtype, single_or_double
+
+SHORT = 16  # rows of fewer values are laid out in longer ones
+
+
+def _rows(x):
+    """(N, C, *) as a dense (N, C, L)."""
+    return np.ascontiguousarray(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
+def _filled(parameter, channels, dtype, fill):
+    return np.full(channels, fill, dtype) if parameter is None else dense(parameter)
+
+
+def _given(mean, var, eps):
+    """Statistics that do not depend on x, as the kernel keeps them."""
+    stats = np.zeros((len(mean), COLUMNS))
+    stats[:, 1], stats[:, 2], stats[:, 3] = mean, var, 1 / np.sqrt(var.astype(np.float64) + eps)
+    return stats
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
 
 
 class BatchNorm(Op):
@@ -19,26 +44,17 @@ class BatchNorm(Op):
 
     @staticmethod
     def forward(ctx, x, running_mean, running_var, weight, bias, training, momentum, eps):
-        flat = _flat(x)
+        flat = _long(x)
+        out = _memory.empty(flat.shape, x.dtype)
+        channels, groups = x.shape[1], batch_groups(*flat.shape[:2])
+        stats = None if training else _given(running_mean, running_var, eps)
+        parameters = _filled(weight, channels, x.dtype, 1), _filled(bias, channels, x.dtype, 0)
+        stats = normalise(flat, out, *parameters, groups, eps, stats)
         if training:
-            mean, var, out = _batch_statistics(flat)
-            _update(running_mean, mean, running_var, var, momentum, flat)
-        else:
-            mean, var = running_mean.astype(x.dtype, copy=False), running_var.astype(x.dtype, copy=False)
-            out = None
-        rstd = 1 / np.sqrt(var + x.dtype.type(eps))
-        scale = rstd if weight is None else rstd * weight
-        if out is None:
-            shift = -mean * scale if bias is None else bias - mean * scale
-            out = flat * scale[:, None]
-            out += shift[:, None]
-        else:
-            out *= scale[:, None]
-            if bias is not None:
-                out += bias[:, None]
+            _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // max(channels, 1))
         ctx.save(x, weight)
-        ctx.mean, ctx.rstd, ctx.training, ctx.eps = mean, rstd, training, eps
-        return out.reshape(x.shape)
+        ctx.stats, ctx.training, ctx.eps = stats, training, eps
+        return _back(out, x)
 
     @staticmethod
     def backward(ctx, g):
@@ -48,53 +64,50 @@ class BatchNorm(Op):
         return gx, None, None, gw, gb, None, None, None
 
 
-def _flat(x):
-    """(N, C, *) as (N, C, L)."""
-    return x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
+def _is_short(x):
+    """Short rows of many images: better (1, C, N L) in a copy."""
+    return math.prod(x.shape[2:]) < SHORT and x.shape[0] > 1
 
 
-def _batch_statistics(flat):
-    """Mean, biased variance and the centred input, in two passes over x (N, C, L)."""
-    n = flat.shape[0] * flat.shape[2]
-    if n == 0:
-        return (
-            np.zeros(flat.shape[1], flat.dtype),
-            np.zeros(flat.shape[1], flat.dtype),
-            np.empty(flat.shape, flat.dtype),
-        )
-    mean = flat.sum(axis=2).sum(axis=0) / n
-    centred = flat - mean[:, None]
-    return mean, np.einsum("ncl,ncl->nc", centred, centred).sum(axis=0) / n, centred
+def _long(x):
+    flat = _rows(x)
+    return np.ascontiguousarray(flat.transpose(1, 0, 2)).reshape(1, x.shape[1], -1) if _is_short(x) else flat
 
 
-def _update(running_mean, mean, running_var, var, momentum, flat):
+def _back(out, x):
+    """`out`, which lies like `_long(x)`, in x's shape."""
+    if not _is_short(x):
+        return out.reshape(x.shape)
+    rows = out.reshape(x.shape[1], x.shape[0], math.prod(x.shape[2:]))
+    return np.ascontiguousarray(rows.transpose(1, 0, 2)).reshape(x.shape)
+
+
+def _update(running_mean, mean, running_var, var, momentum, n):
     """Running averages, in place; the variance kept is the unbiased one. Nothing happens for an empty batch."""
-    n = flat.shape[0] * flat.shape[2]
     if n == 0:
         return
     for running, batch in ((running_mean, mean), (running_var, var * (n / max(n - 1, 1)))):
         if running is not None:
             running *= 1 - momentum
-            running += momentum * batch
+            running += (momentum * batch).astype(running.dtype)
 
 
 def _backward(ctx, g, x, weight):
-    shape = x.shape
-    g, x = _flat(g), _flat(x)
-    n = max(x.shape[0] * x.shape[2], 1)
-    sum_g = g.sum(axis=2).sum(axis=0)
-    centred = x - ctx.mean[:, None]
-    sum_gx = np.einsum("ncl,ncl->nc", g, centred).sum(axis=0) * ctx.rstd
+    channels, flat, g_flat = x.shape[1], _long(x), _long(g)
+    groups, weight = batch_groups(*flat.shape[:2]), _filled(weight, x.shape[1], x.dtype, 1)
     gx = None
-    if ctx.needs[0]:
-        scale = ctx.rstd if weight is None else ctx.rstd * weight
-        gx = g * scale[:, None]
-        if ctx.training:
-            centred *= (-scale * ctx.rstd * sum_gx / n)[:, None]
-            gx += centred
-            gx -= (scale * sum_g / n)[:, None]
-        gx = gx.reshape(shape)
-    return gx, sum_gx if ctx.needs[3] else None, sum_g if ctx.needs[4] else None
+    if ctx.training and ctx.needs[0]:
+        gx, sums = norm_gradient(flat, g_flat, weight, groups, ctx.stats)
+    else:
+        sums = (
+            norm_sums(flat, g_flat, groups, ctx.stats) if ctx.needs[3] or ctx.needs[4] else np.zeros((1, channels, 2))
+        )
+        if ctx.needs[0]:
+            gx, slope = _memory.empty(flat.shape, x.dtype), np.zeros((channels, COLUMNS))
+            slope[:, 3] = ctx.stats[:, 3]
+            normalise(g_flat, gx, weight, np.zeros(channels, x.dtype), groups, 0.0, slope)
+    gb, gw = sums[..., 0].sum(0), sums[..., 1].sum(0) * ctx.stats[:, 3]
+    return None if gx is None else _back(gx, x), gw.astype(x.dtype), gb.astype(x.dtype)
 
 
 def _backward_recorded(ctx, g, x, weight):
@@ -106,12 +119,103 @@ def _backward_recorded(ctx, g, x, weight):
         centred = x - sum_over(x, axes, True) / n
         rstd = (sum_over(centred * centred, axes, True) / n + ctx.eps) ** -0.5
     else:
-        centred, rstd = x - ctx.mean.reshape(column), ctx.rstd.reshape(column)
+        mean, rstd = (ctx.stats[:, i].astype(x.dtype).reshape(column) for i in (1, 3))
+        centred = x - mean
     xhat = centred * rstd
     sum_g, sum_gx = sum_over(g, axes, True), sum_over(g * xhat, axes, True)
     inner = g - sum_g / n - xhat * (sum_gx / n) if ctx.training else g
     gx = inner * rstd if weight is None else inner * (rstd * reshape(weight, column))
     return gx, reshape(sum_gx, (-1,)), reshape(sum_g, (-1,))
+
+
+# -- groups of channels ------------------------------------------------------------------------------------------------
+
+
+class GroupNorm(Op):
+    """`groups` groups of neighbouring channels."""
+
+    name = "group_norm"
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, groups, eps):
+        flat = _rows(x)
+        n, channels, length = flat.shape
+        out = _memory.empty(flat.shape, x.dtype)
+        w, b = _filled(weight, channels, x.dtype, 1), _filled(bias, channels, x.dtype, 0)
+        ctx.short = length < SHORT and channels > groups
+        if ctx.short:
+            rows = (n * groups, channels // groups * length)
+            w, b = (np.repeat(a, length).reshape(groups, -1) for a in (w, b))
+            ctx.stats = normalise_rows(flat.reshape(rows), out.reshape(rows), w, b, eps)
+        else:
+            ctx.stats = normalise(flat, out, w, b, channel_groups(n, channels, groups), eps)
+        ctx.save(x, weight)
+        ctx.groups, ctx.eps = groups, eps
+        return out.reshape(x.shape)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved
+        if isinstance(g, Variable):
+            rule = _group_backward_recorded
+        else:
+            rule = _group_backward_short if ctx.short else _group_backward
+        return *rule(ctx, g, x, weight), None, None
+
+
+def _group_backward(ctx, g, x, weight):
+    flat = _rows(x)
+    n, channels, _ = flat.shape
+    groups = channel_groups(n, channels, ctx.groups)
+    gx, sums = norm_gradient(flat, _rows(g), _filled(weight, channels, x.dtype, 1), groups, ctx.stats)
+    rstd = np.repeat(ctx.stats[:, 3].reshape(n, ctx.groups), channels // ctx.groups, axis=1)
+    gw, gb = (sums[..., 1] * rstd).sum(0), sums[..., 0].sum(0)
+    return gx.reshape(x.shape), gw.astype(x.dtype), gb.astype(x.dtype)
+
+
+def _group_backward_short(ctx, g, x, weight):
+    n, channels = x.shape[:2]
+    length = math.prod(x.shape[2:])
+    rows = (n * ctx.groups, channels // ctx.groups * length)
+    x_rows, g_rows = _rows(x).reshape(rows), _rows(g).reshape(rows)
+    w = np.repeat(_filled(weight, channels, x.dtype, 1), length).reshape(ctx.groups, -1)
+    gx = rows_gradient(x_rows, g_rows, w, ctx.stats)
+    gw, gb = rows_weight_gradient(x_rows, g_rows, ctx.stats, ctx.groups)
+    return gx.reshape(x.shape), gw.reshape(channels, length).sum(1), gb.reshape(channels, length).sum(1)
+
+
+def _group_backward_recorded(ctx, g, x, weight):
+    """The same in Tensor arithmetic."""
+    n, channels = x.shape[:2]
+    inner, column = math.prod(x.shape[2:]), (1, channels, 1)
+    rows, flat = (n * ctx.groups, channels // ctx.groups * inner), (n, channels, inner)
+    size = max(rows[1], 1)
+    centred = reshape(x, rows)
+    centred = centred - sum_over(centred, 1, True) / size
+    rstd = (sum_over(centred * centred, 1, True) / size + ctx.eps) ** -0.5
+    xhat, g = centred * rstd, reshape(g, flat)
+    gw, gb = sum_over(g * reshape(xhat, flat), (0, 2)), sum_over(g, (0, 2))
+    weighted = reshape(g if weight is None else g * reshape(weight, column), rows)
+    slope = weighted - sum_over(weighted, 1, True) / size - xhat * (sum_over(weighted * xhat, 1, True) / size)
+    return reshape(slope * rstd, x.shape), gw, gb
+
+
+# -- public functions --------------------------------------------------------------------------------------------------
+
+
+def _check_input(op, x):
+    single_or_double(op, "input", x)
+    if x.ndim < 2:
+        raise ValueError(f"{op}: input must be (N, C, ...), got shape {x.shape}")
+
+
+def _check_channels(op, x, **named):
+    channels = x.shape[1]
+    for name, a in named.items():
+        if a is not None and a.shape != (channels,):
+            raise ValueError(f"{op}: {name} must have shape ({channels},) for input {x.shape}, got {a.shape}")
+    for name in ("weight", "bias"):
+        same_dtype(op, name, named[name], x)
 
 
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
@@ -120,19 +224,57 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     In training the batch's own statistics are used, and the running ones, where given, are updated in place:
     (1 - momentum) * old + momentum * new. In evaluation the running ones are used.
     """
-    floating("batch_norm", "input", input)
-    if input.ndim < 2:
-        raise ValueError(f"batch_norm: input must be (N, C, ...), got shape {input.shape}")
+    _check_input("batch_norm", input)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
-    channels = input.shape[1]
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, a in named.items():
-        if a is not None and a.shape != (channels,):
-            raise ValueError(f"batch_norm: {name} must have shape ({channels},) for input {input.shape}, got {a.shape}")
-    same_dtype("batch_norm", "weight", weight, input)
-    same_dtype("batch_norm", "bias", bias, input)
-    if training and input.size == channels:
+    _check_channels("batch_norm", input, **named)
+    if training and input.size == input.shape[1]:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
     mean, var = (a._data if isinstance(a, Variable) else a for a in (running_mean, running_var))
     return BatchNorm.apply(input, mean, var, weight, bias, training, momentum, eps)
+
+
+def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
+    """input (N, C, *) normalised per image and group of C / num_groups channels; weight, bias: (C) or None.
+
+    Wu and He 2018, arXiv:1803.08494, equation 1.
+    """
+    _check_input("group_norm", input)
+    n, channels = input.shape[:2]
+    if num_groups < 1 or channels % num_groups:
+        raise ValueError(
+            f"group_norm: num_groups must divide the {channels} channels of input {input.shape}, got {num_groups}"
+        )
+    _check_channels("group_norm", input, weight=weight, bias=bias)
+    if n * channels // num_groups * math.prod(input.shape[2:]) == 1:
+        raise ValueError(f"group_norm: needs more than 1 value per group, got input {input.shape}, {num_groups} groups")
+    return GroupNorm.apply(input, weight, bias, num_groups, eps)
+
+
+def instance_norm(
+    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
+):
+    """input (N, C, *) normalised per image and channel; running_mean, running_var, weight, bias: (C) or None.
+
+    With use_input_stats the running statistics, where given, are updated in place with the mean over the batch of
+    each image's; without it they are used. Ulyanov et al. 2016, arXiv:1607.08022, equation 4.
+    """
+    op = "instance_norm"
+    _check_input(op, input)
+    named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    _check_channels(op, input, **named)
+    mean, var = (a._data if isinstance(a, Variable) else a for a in (running_mean, running_var))
+    if not use_input_stats:
+        if mean is None or var is None:
+            raise ValueError(f"{op}: without use_input_stats running_mean and running_var are needed")
+        return BatchNorm.apply(input, mean, var, weight, bias, False, momentum, eps)
+    size = math.prod(input.shape[2:])
+    if size == 1:
+        raise ValueError(f"{op}: needs more than 1 value per channel and image, got input shape {input.shape}")
+    if mean is not None or var is not None:
+        x = input._data if isinstance(input, Variable) else input
+        flat = x.reshape(*x.shape[:2], size)
+        own = flat.mean(2, dtype=np.float64), flat.var(2, dtype=np.float64)
+        _update(mean, own[0].mean(0), var, own[1].mean(0), momentum, size if len(x) else 0)
+    return GroupNorm.apply(input, weight, bias, input.shape[1], eps)

@@ -38,6 +38,12 @@ class Impl:
         return None
 
     @staticmethod
+    def pack_cost(spec):
+        """Estimated nanoseconds on one thread of what `pack` does, which a call without packed weights pays each
+        time."""
+        return 0.0
+
+    @staticmethod
     def emit(spec, buffers):
         """The rows of a program (`driver.Row`) that compute the operation on the buffers (name -> array)."""
         raise NotImplementedError
@@ -77,18 +83,20 @@ def implementations(operation):
     return tuple(_implementations.get(operation, ()))
 
 
-def candidates(operation, spec):
-    """What each implementation says to a spec, in rank order."""
+def candidates(operation, spec, packed=False):
+    """What each implementation says to a spec, in rank order; packed: whether weights are packed beforehand."""
     answers = []
     for impl in implementations(operation):
-        refusal = impl.when(spec)
-        answers.append(Candidate(impl, refusal, impl.cost(spec) if refusal is None else None))
+        refusal, cost = impl.when(spec), None
+        if refusal is None:
+            cost = impl.cost(spec) + (0 if packed else impl.pack_cost(spec))
+        answers.append(Candidate(impl, refusal, cost))
     return answers
 
 
 @lru_cache(maxsize=4096)
-def _select(operation, spec, forced):
-    accepting = [answer for answer in candidates(operation, spec) if answer.refusal is None]
+def _select(operation, spec, forced, packed):
+    accepting = [answer for answer in candidates(operation, spec, packed) if answer.refusal is None]
     if not accepting:
         reasons = "; ".join(f"{answer.impl.name} {answer.refusal}" for answer in candidates(operation, spec))
         raise NotImplementedError(f"no implementation of {operation} takes {spec}: {reasons}")
@@ -98,11 +106,11 @@ def _select(operation, spec, forced):
     return min(accepting, key=lambda answer: (answer.cost, answer.impl.rank)).impl
 
 
-def select(operation, spec):
-    """The implementation that computes the spec."""
+def select(operation, spec, packed=False):
+    """The implementation that computes the spec; packed: for a caller that keeps the result of its `pack`."""
     if _config.batch_invariant():
         spec = spec.for_one_image()
-    return _select(operation, spec, _config.IMPL)
+    return _select(operation, spec, _config.IMPL, packed)
 
 
 class Explanation(NamedTuple):
@@ -115,7 +123,7 @@ class Explanation(NamedTuple):
     forced: bool
 
 
-def explain(operation, spec):
+def explain(operation, spec, packed=False):
     """The candidates, their refusals and costs, and the choice."""
-    choice = select(operation, spec)
-    return Explanation(operation, spec, candidates(operation, spec), choice, choice.name in _config.IMPL)
+    choice = select(operation, spec, packed)
+    return Explanation(operation, spec, candidates(operation, spec, packed), choice, choice.name in _config.IMPL)

@@ -21,17 +21,14 @@ from .simd_place import (
     Place,
     _below,
     _between,
-    _call,
     _check_inside,
     _clip,
     _const,
     _fma,
-    _i8,
     _i32,
     _i64,
     _literals,
     _splat,
-    _suffix,
     _vec_of,
     operation,
 )
@@ -113,6 +110,52 @@ def fma_tile(typing, acc, a, ai, a_m, b_, bi, MR, NR):
     return acc(acc, a, types.intp, types.intp, b_, types.intp, MR, NR), codegen
 
 
+def _accumulate(b, vec, first, last, start, step):
+    """The tile after tile = step(k, tile) for k = first .. last-1, from `start`; its vectors are the loop's only
+    variables besides k."""
+    before, start = b.block, list(start)
+    loop, done = b.append_basic_block("k"), b.append_basic_block("k.done")
+    b.cbranch(b.icmp_signed("<", first, last), loop, done)
+    b.position_at_end(loop)
+    k, tile = b.phi(_i64), [b.phi(vec.ir) for _ in start]
+    result, following = step(k, tile), b.add(k, _i64(1))
+    after = b.block  # in debug mode the checks have split the block
+    b.cbranch(b.icmp_signed("<", following, last), loop, done)
+    k.add_incoming(first, before)
+    k.add_incoming(following, after)
+    b.position_at_end(done)
+    end = [b.phi(vec.ir) for _ in start]
+    for phi, first_value, next_value in zip([*tile, *end], start * 2, list(result) * 2, strict=True):
+        phi.add_incoming(first_value, before)
+        phi.add_incoming(next_value, after)
+    return end
+
+
+@operation
+def fma_run(typing, acc, a, ai, a_m, a_step, b_, bi, b_step, p, pi, p_step, count, MR, NR):
+    """The tile after acc = fma_tile(acc, a, ai + k*a_step, a_m, b, bi + k*b_step, MR, NR) for k < count; on the way it
+    asks for the cache lines of p[pi + k*p_step], which may lie outside p."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        vec = _vec_of(sig.args[1])
+        left, right = Place(context, b, a, args[1], args[2]), Place(context, b, b_, args[5], args[6])
+        ahead = Place(context, b, p, args[8], args[9])
+
+        def step(k, tile):
+            ahead.prefetch(b.mul(k, args[10]), write=False)
+            return _fma_rows(b, vec, tile, left, right, args[3], mr, nr, b.mul(k, args[4]), b.mul(k, args[7]))
+
+        end = _accumulate(b, vec, _i64(0), args[11], cgutils.unpack_tuple(b, args[0], mr * nr), step)
+        return context.make_tuple(b, sig.return_type, end)
+
+    counts = [types.intp] * 3
+    return acc(acc, a, *counts, b_, *counts[:2], p, *counts[:2], types.intp, MR, NR), codegen
+
+
 @operation
 def fma_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
     """The tile after acc = fma_tile(acc, a, ai + steps[2*k], a_m, b, bi + steps[2*k + 1], MR, NR) for k = first ..
@@ -134,33 +177,32 @@ def fma_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
             with b.if_then(b.icmp_signed("<", args[7], args[8])):
                 start_at, count = (b.mul(_i64(2), value) for value in (args[7], b.sub(args[8], args[7])))
                 _check_inside(context, b, start_at, count, b.extract_value(steps_array.shape, 0))
-        table = steps_array.data
-        start = list(cgutils.unpack_tuple(b, args[0], mr * nr))
-        before = b.block
-        loop, done = b.append_basic_block("k"), b.append_basic_block("k.done")
-        b.cbranch(b.icmp_signed("<", args[7], args[8]), loop, done)
-        b.position_at_end(loop)
-        k = b.phi(_i64)
-        tile = [b.phi(vec.ir) for _ in start]
-        step = b.gep(table, [b.mul(k, _i64(2))])
-        a_offset, b_offset = b.load(step), b.load(b.gep(step, [_i64(1)]))
-        result = _fma_rows(b, vec, tile, left, right, args[3], mr, nr, a_offset, b_offset)
-        following = b.add(k, _i64(1))
-        after = b.block  # in debug mode the checks have split the block
-        b.cbranch(b.icmp_signed("<", following, args[8]), loop, done)
-        k.add_incoming(args[7], before)
-        k.add_incoming(following, after)
-        for phi, first_value, next_value in zip(tile, start, result, strict=True):
-            phi.add_incoming(first_value, before)
-            phi.add_incoming(next_value, after)
-        b.position_at_end(done)
-        end = [b.phi(vec.ir) for _ in start]
-        for phi, first_value, next_value in zip(end, start, result, strict=True):
-            phi.add_incoming(first_value, before)
-            phi.add_incoming(next_value, after)
+
+        def step(k, tile):
+            place = b.gep(steps_array.data, [b.mul(k, _i64(2))])
+            a_offset, b_offset = b.load(place), b.load(b.gep(place, [_i64(1)]))
+            return _fma_rows(b, vec, tile, left, right, args[3], mr, nr, a_offset, b_offset)
+
+        end = _accumulate(b, vec, args[7], args[8], cgutils.unpack_tuple(b, args[0], mr * nr), step)
         return context.make_tuple(b, sig.return_type, end)
 
     return acc(acc, a, types.intp, types.intp, b_, types.intp, steps, types.intp, types.intp, MR, NR), codegen
+
+
+@operation
+def load_tile(typing, c, ci, c_m, MR, NR):
+    """The tile of the vectors c[ci + m*c_m + n*LANES : +LANES]."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        vec, place = _vec_of(c), Place(context, b, c, args[0], args[1])
+        offsets = [b.add(b.mul(args[2], _i64(m)), _i64(n * vec.lanes)) for m in range(mr) for n in range(nr)]
+        return context.make_tuple(b, sig.return_type, [place.load(offset) for offset in offsets])
+
+    return types.UniTuple(_vec_of(c), mr * nr)(c, types.intp, types.intp, MR, NR), codegen
 
 
 @operation
@@ -287,9 +329,7 @@ def prefetch_tile(typing, c, ci, c_m, MR, NR):
         place, vec = Place(context, b, c, args[0], args[1]), _vec_of(c)
         for m in range(mr):
             for n in range(nr):
-                line = place.vector(b.add(b.mul(args[2], _i64(m)), _i64(n * vec.lanes)), False)
-                line = b.bitcast(line, _i8.as_pointer())
-                _call(b, "llvm.prefetch.p0", ir.VoidType(), line, _i32(1), _i32(3), _i32(1))
+                place.prefetch(b.add(b.mul(args[2], _i64(m)), _i64(n * vec.lanes)), write=True)
         return context.get_dummy_value()
 
     return types.void(c, types.intp, types.intp, MR, NR), codegen
@@ -322,14 +362,7 @@ def load_window(typing, x, xi, step, low, high, STEP):
             parts = [place.masked_load(_i64(half), _between(b, vec, low2, high2, half)) for half in halves]
             even = ir.Constant(ir.VectorType(_i32, vec.lanes), [2 * i for i in range(vec.lanes)])
             return b.shuffle_vector(*parts, even)
-        itemsize = vec.element.bitwidth // 8
-        lane = ir.Constant(ir.VectorType(_i64, vec.lanes), [itemsize * i for i in range(vec.lanes)])
-        base = _splat(b, vec, b.ptrtoint(place.scalar(_i64(0), check=False), _i64), _i64)
-        addresses = b.add(base, b.mul(lane, _splat(b, vec, step, _i64)))
-        pointers = b.inttoptr(addresses, ir.VectorType(vec.ir.element.as_pointer(), vec.lanes))
-        align, mask = _i32(itemsize), _between(b, vec, low, high)
-        name = f"llvm.masked.gather.{_suffix(vec)}.v{vec.lanes}p0"
-        return _call(b, name, vec.ir, pointers, align, mask, _const(vec, 0.0))
+        return place.gather(_i64(0), step, low, high)
 
     return _vec_of(x)(x, types.intp, types.intp, types.intp, types.intp, STEP), codegen
 

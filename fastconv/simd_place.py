@@ -147,6 +147,22 @@ class Place:
         name = f"llvm.masked.store.{_suffix(self.vec)}.p0"
         _call(self.b, name, ir.VoidType(), value, self.vector(offset, False), align, mask)
 
+    def prefetch(self, offset, write):
+        """Ask for the cache line at an offset; one out of range does no harm."""
+        line = self.b.bitcast(self.vector(offset, False), _i8.as_pointer())
+        _call(self.b, "llvm.prefetch.p0", ir.VoidType(), line, _i32(int(write)), _i32(3), _i32(1))
+
+    def gather(self, offset, step, low, high):
+        """The vector of the values at offset + lane*step for low <= lane < high, 0 elsewhere."""
+        b, vec, itemsize = self.b, self.vec, self.vec.element.bitwidth // 8
+        lane = ir.Constant(ir.VectorType(_i64, vec.lanes), [itemsize * i for i in range(vec.lanes)])
+        base = _splat(b, vec, b.ptrtoint(self.scalar(offset, check=False), _i64), _i64)
+        addresses = b.add(base, b.mul(lane, _splat(b, vec, step, _i64)))
+        pointers = b.inttoptr(addresses, ir.VectorType(vec.ir.element.as_pointer(), vec.lanes))
+        align, mask = _i32(itemsize), _between(b, vec, low, high)
+        name = f"llvm.masked.gather.{_suffix(vec)}.v{vec.lanes}p0"
+        return _call(b, name, vec.ir, pointers, align, mask, _const(vec, 0.0))
+
 
 def _literals(*sizes):
     """The values of compile-time numbers, or None if one is not known when the kernel is compiled."""

@@ -5,6 +5,7 @@ a smoke test.
 """
 
 import ctypes
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,8 +46,18 @@ def fma_loop(acc, a, ai, a_m, b, bi, steps, first, last, mr, nr):
     return acc
 
 
+def fma_run(acc, a, ai, a_m, a_step, b, bi, b_step, p, pi, p_step, count, mr, nr):
+    for k in range(count):
+        acc = fma_tile(acc, a, ai + k * a_step, a_m, b, bi + k * b_step, mr, nr)
+    return acc
+
+
 def prefetch_tile(c, ci, c_m, mr, nr):
     """Nothing to see: a hint to the processor."""
+
+
+def load_tile(c, ci, c_m, mr, nr):
+    return tuple(_take(c, ci + m * c_m + n * LANES).copy() for m in range(mr) for n in range(nr))
 
 
 def add_bias(acc, bias, oi, mr, nr):
@@ -60,8 +71,8 @@ def clamp_tile(acc, low, high, mr, nr):
 def _parts(c, ci, c_m, skip, columns, mr, nr):
     """(number of the vector in the tile, the lanes of c that it covers) of a part of a tile."""
     for m in range(skip, mr):
-        for n in range(nr):
-            yield m * nr + n, _take(c, ci + m * c_m + n * LANES, min(LANES, max(0, columns - n * LANES)))
+        for n in range(min(nr, -(-columns // LANES))):
+            yield m * nr + n, _take(c, ci + m * c_m + n * LANES, min(LANES, columns - n * LANES))
 
 
 def add_part(acc, c, ci, c_m, skip, columns, mr, nr):
@@ -179,6 +190,16 @@ def distance_loop(acc, a, ai, a_m, b, bi, steps, first, last, sign, mr, nr):
     return acc
 
 
+def masked_fma_loop(acc, a, ai, a_m, a_c, b, bi, b_c, channels, steps, masks, mi, taps, mr, nr):
+    acc = list(acc)
+    for t, c, n in product(range(taps), range(channels), range(nr)):
+        bits, at = masks[mi + steps[3 * t + 2] + n], bi + c * b_c + steps[3 * t + 1] + n * LANES
+        row = np.array([b[at + lane] if bits >> lane & 1 else 0 for lane in range(LANES)], b.dtype)
+        for m in range(mr):
+            acc[m * nr + n] = acc[m * nr + n] + a[ai + m * a_m + c * a_c + steps[3 * t]] * row
+    return acc
+
+
 def clipped_loop(acc, x, xi, x_m, a, ai, a_m, b, bi, steps, first, last, mr, nr):
     acc = list(acc)
     for k in range(first, last):
@@ -250,6 +271,77 @@ def scatter_windows(gy, at, gi, count, base, gx, xi, x_row, rows, columns, kh, k
 
 def gather_places(x, xi, places, pi):
     return np.array([x[xi + p] if p >= 0 else 0 for p in _take(places, pi)], x.dtype)
+
+
+def _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
+    """(number of the vector in the tile, its lanes that count, the part of c that they go to)."""
+    for m in range(skip, mr):
+        for n in range(nr):
+            lanes = [lane for lane in range(LANES) if keep[v + n] >> lane & 1]
+            yield m * nr + n, lanes, _take(c, ci + m * c_m + places[v + n], len(lanes))
+
+
+def add_squeezed(acc, c, ci, c_m, keep, places, v, mr, nr):
+    tile = [value.copy() for value in acc]
+    for i, lanes, old in _gaps(c, ci, c_m, keep, places, v, 0, mr, nr):
+        tile[i][lanes] += old
+    return tuple(tile)
+
+
+def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr):
+    for i, lanes, place in _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
+        place[:] = acc[i][lanes]
+
+
+# ---- the transforms of simd_winograd.py
+
+WINOGRAD_POINTS = {2: (1.0,), 4: (0.75, 1.5)}  # of F(M x M, 3 x 3), each with both signs; besides 0 and infinity
+
+
+def winograd_matrices(size):
+    """B^T (A, A), G (A, 3) and A^T (M, A) of F(M, 3), A = M + 2, in float64."""
+    points = [0.0, *(sign * p for p in WINOGRAD_POINTS[size] for sign in (1, -1))]
+    rows, weights = [], []
+    for p in points:
+        others = [q for q in points if q != p]
+        rows.append([*np.poly(others)[::-1], 0.0])
+        weights.append([p**k / np.prod([p - q for q in others]) for k in range(3)])
+    rows.append(np.poly(points)[::-1])
+    output = [[p**i for p in points] + [float(i == size - 1)] for i in range(size)]
+    return np.array(rows), np.array([*weights, [0.0, 0.0, 1.0]]), np.array(output)
+
+
+def winograd_row(x, xi, low, high, r, ri, pitch, size):
+    rows = winograd_matrices(size)[0]
+    for lane in range(LANES):
+        places = range(size * lane, size * lane + size + 2)
+        line = rows @ np.array([x[xi + i] if low <= i < high else 0 for i in places], x.dtype)
+        for j, value in enumerate(line):
+            _take(r, ri + j * pitch)[lane] = value
+
+
+def _planes(array, index, plane, size):
+    return np.array([_take(array, index + f * plane) for f in range((size + 2) ** 2)]).reshape(size + 2, size + 2, -1)
+
+
+def winograd_columns(r, ri, pitch, v, vi, plane, size):
+    result = np.einsum("ai,ijl->ajl", winograd_matrices(size)[0], _planes(r, ri, pitch, size))
+    for f, values in enumerate(result.reshape(-1, LANES)):
+        _take(v, vi + f * plane)[:] = values
+
+
+def winograd_out(m, mi, plane, bias, oi, y, yi, row, size):
+    output = winograd_matrices(size)[2]
+    result = np.einsum("ia,jb,abl->ilj", output, output, _planes(m, mi, plane, size)) + bias[oi]
+    for i, pixels in enumerate(result.reshape(size, -1)):
+        _take(y, yi + i * row, pixels.size)[:] = pixels
+
+
+def winograd_weights(w, wi, u, ui, plane, size):
+    weights = winograd_matrices(size)[1]
+    taps = _take(w, wi, 9 * LANES).reshape(3, 3, LANES)
+    for f, values in enumerate(np.einsum("ar,rsl,bs->abl", weights, taps, weights).reshape(-1, LANES)):
+        _take(u, ui + f * plane)[:] = values
 
 
 # ---- rows under the taps of one kernel; the compiled forms are in `simd_depthwise.py`

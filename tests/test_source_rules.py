@@ -29,6 +29,7 @@ _CORE = {
     "simd_vector",
     "simd_isa",
     "simd_window",
+    "simd_winograd",
     "specs",
 }
 ARROWS = {
@@ -50,6 +51,7 @@ ARROWS = {
     "simd_math": {"simd_formulas", "simd_place", "simd_vector"},
     "simd_isa": {"_config"},
     "simd_window": {"_config", "simd_place"},
+    "simd_winograd": {"_config", "simd_place", "simd_python"},
     "driver": {"_config", "_jit", "_memory", "simd"},
     "autograd": {"_config"},
     "kernels": _CORE,
@@ -62,7 +64,7 @@ ARROWS = {
     "onnx": {"_config", "_registry", "infer"},
     "views": {"specs"},
 }
-ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "training"}
+ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "summary", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {

@@ -23,6 +23,7 @@ def add_arguments(parser):
     parser.add_argument("weight", help="shape of the weight, such as 64x64x3x3")
     parser.add_argument("options", nargs="*", help="p1 s1 d1 g1")
     parser.add_argument("--pass", dest="passes", choices=[*PASSES, "all"], default="fwd", help="default fwd")
+    parser.add_argument("--packed", action="store_true", help="for a layer in evaluation, which keeps packed weights")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="default float32")
 
 
@@ -37,7 +38,7 @@ def run(args):
     print(pairs(_describe(spec), indent=""))
     for name in PASSES if args.passes == "all" else (args.passes,):
         print()
-        print(_explain(_registry.explain(f"conv.{name}", spec)))
+        print(_explain(_registry.explain(f"conv.{name}", spec, args.packed and name == "fwd")))
 
 
 def _sizes(name, text):

@@ -9,6 +9,8 @@ The three passes are a closed set: with <., .> the sum of products,  <conv(x, w)
 bwd_weights(x, gy)>.  So the gradients of each are the other two, and derivatives of any order cost no further code.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .. import _memory
@@ -16,22 +18,38 @@ from .._registry import select
 from ..autograd import sum as add_up
 from ..autograd.op import Op, value
 from ..driver import launch
-from ..kernels import depthwise, direct, implicit_gemm, residues, small_maps  # noqa: F401  (they register their implementations)
+from ..kernels import (  # noqa: F401  (they register their implementations)
+    depthwise,
+    direct,
+    grouped,
+    implicit_gemm,
+    pointwise,
+    residues,
+    small_maps,
+    winograd,
+)
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
 
-def _run(operation, spec, out, **inputs):
-    """Compute `out`; inputs are made dense."""
+def _run(operation, spec, out, impl=None, **inputs):
+    """Compute `out`, by the implementation that the registry selects if none is given; inputs are made dense."""
     buffers = {name: dense(array) for name, array in inputs.items()}
-    launch(*select(operation, spec).emit(spec, {**buffers, **out}))
+    launch(*(impl or select(operation, spec)).emit(spec, {**buffers, **out}))
 
 
 def _output(shape, spec, like):
     """A new array of a batched shape, without the batch where `like` has none."""
     return _memory.empty(shape if like.ndim == spec.ndim + 2 else shape[1:], spec.dtype)
+
+
+class Packed(NamedTuple):
+    """An implementation, and weights as it likes them best; None: as they lie."""
+
+    impl: type
+    weights: np.ndarray | None
 
 
 class PackedWeights:
@@ -42,13 +60,13 @@ class PackedWeights:
         self._forms = {}
 
     def form(self, spec, weight):
-        """`weight`, a Tensor, as the implementation that `spec` selects likes it best; None: as it lies."""
+        """`weight`, a Tensor, packed for the implementation that `spec` selects."""
         source = weight._data, weight._version
         if self._source is None or self._source[0] is not source[0] or self._source[1] != source[1]:
             self._source, self._forms = source, {}
-        impl = select("conv.fwd", spec)
+        impl = select("conv.fwd", spec, packed=True)
         if impl.name not in self._forms:
-            self._forms[impl.name] = impl.pack(spec, dense(weight._data))
+            self._forms[impl.name] = Packed(impl, impl.pack(spec, dense(weight._data)))
         return self._forms[impl.name]
 
 
@@ -62,7 +80,8 @@ class Conv(Op):
         ctx.save(x, w)
         ctx.spec = spec
         y = _output(spec.y_shape, spec, x)
-        _run("conv.fwd", spec, {"y": y}, x=x, w=w, b=b, packed=packed)
+        impl, weights = packed or (None, None)
+        _run("conv.fwd", spec, {"y": y}, impl, x=x, w=w, b=b, packed=weights)
         return y
 
     @staticmethod

@@ -1,0 +1,234 @@
+"""The transforms of Winograd convolution F(M x M, 3 x 3), LANES tiles of the image at a time.
+
+One vector holds the same element of LANES tiles that lie side by side.  Points 0, infinity and the pairs of POINTS
+with both signs: fractions that are exact in binary, chosen for their small error (Winograd 1980; Lavin and Gray, arXiv
+1509.09308; on points Barabasz et al., arXiv 1803.10986).  A pair +-p shares its even and odd parts.  Conventions as in
+`simd.py`; the plain-Python twins are in `simd_python.py`.
+"""
+
+import math
+
+from llvmlite import ir
+from numba.core import types
+
+from . import _config
+from .simd_place import Place, _between, _clip, _const, _fma, _i32, _i64, _literals, _splat, operation
+from .simd_python import WINOGRAD_POINTS
+
+# ---- sums and shuffles
+
+
+def _sum(b, vec, terms):
+    """The sum of coefficient * value: one multiplication at most that is not part of a fused one."""
+    terms = sorted(terms, key=lambda term: term[0] != 1)
+    total = None
+    for factor, value in terms:
+        if total is None:
+            total = value if factor == 1 else b.fmul(_const(vec, factor), value)
+        else:
+            total = b.fadd(value, total) if factor == 1 else _fma(b, vec, _const(vec, factor), value, total)
+    return total
+
+
+def _polynomial(roots):
+    """Coefficients of the product of (z - root), lowest first."""
+    coefficients = [1.0]
+    for root in roots:
+        shifted, scaled = [0.0, *coefficients], [*(-root * c for c in coefficients), 0.0]
+        coefficients = [a + c for a, c in zip(shifted, scaled, strict=True)]
+    return coefficients
+
+
+def _input_line(b, vec, d, points):
+    """B^T d: the rows of B^T are the coefficients of prod_{q != p} (x - q)."""
+    every = _polynomial([p * p for p in points])
+    first = _sum(b, vec, [(c, d[2 * i]) for i, c in enumerate(every)])
+    last = _sum(b, vec, [(c, d[2 * i + 1]) for i, c in enumerate(every)])
+    middle = []
+    for p in points:
+        rest = _polynomial([q * q for q in points if q != p])
+        even = _sum(b, vec, [(c, d[2 * i + 2]) for i, c in enumerate(rest)])
+        odd = _sum(b, vec, [(p * c, d[2 * i + 1]) for i, c in enumerate(rest)])
+        middle += [b.fadd(even, odd), b.fsub(even, odd)]
+    return [first, *middle, last]
+
+
+def _output_line(b, vec, m, points):
+    """A^T m: row i has the i-th powers of the points."""
+    size = 2 * len(points)
+    sums = [b.fadd(m[2 * i + 1], m[2 * i + 2]) for i in range(len(points))]
+    differences = [b.fsub(m[2 * i + 1], m[2 * i + 2]) for i in range(len(points))]
+    lines = []
+    for power in range(size):
+        terms = [(p**power, t) for p, t in zip(points, differences if power % 2 else sums, strict=True)]
+        terms += [(1, m[0])] if power == 0 else []
+        terms += [(1, m[size + 1])] if power == size - 1 else []
+        lines.append(_sum(b, vec, terms))
+    return lines
+
+
+def _weight_line(b, vec, w, points):
+    """G w for three weights: row p has the powers of p over prod_{q != p} (p - q)."""
+    every = math.prod(-p * p for p in points)
+    lines = [b.fmul(_const(vec, 1 / every), w[0])]
+    for p in points:
+        scale = 1 / (2 * p * p * math.prod(p * p - q * q for q in points if q != p))
+        even = _sum(b, vec, [(scale, w[0]), (scale * p * p, w[2])])
+        odd = b.fmul(_const(vec, scale * p), w[1])
+        lines += [b.fadd(even, odd), b.fsub(even, odd)]
+    return [*lines, w[2]]
+
+
+def _shuffle(b, left, right, picks):
+    return b.shuffle_vector(left, right, ir.Constant(ir.VectorType(_i32, len(picks)), picks))
+
+
+def _split(b, vectors):
+    """The phases of neighbouring values: phase q of m vectors holds every m-th value from the q-th on."""
+    if len(vectors) == 1:
+        return vectors
+    lanes = vectors[0].type.count
+    pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
+    even = _split(b, [_shuffle(b, *pair, list(range(0, 2 * lanes, 2))) for pair in pairs])
+    odd = _split(b, [_shuffle(b, *pair, list(range(1, 2 * lanes, 2))) for pair in pairs])
+    return [phase for both in zip(even, odd, strict=True) for phase in both]
+
+
+def _merge(b, phases):
+    """Neighbouring values from their phases: the inverse of _split."""
+    if len(phases) == 1:
+        return phases
+    lanes, merged = phases[0].type.count, []
+    for even, odd in zip(_merge(b, phases[::2]), _merge(b, phases[1::2]), strict=True):
+        for start in (0, lanes // 2):
+            merged.append(_shuffle(b, even, odd, [start + i // 2 + i % 2 * lanes for i in range(lanes)]))
+    return merged
+
+
+# ---- operations
+
+
+def _load_between(b, place, low, high, start):
+    """The vector from `start` on, with 0 for what lies outside [low, high) and is not read."""
+    if _config.DEBUG:
+        first, end = (_clip(b, b.sub(bound, _i64(start)), _i64(0), _i64(place.vec.lanes)) for bound in (low, high))
+        with b.if_then(b.icmp_signed("<", first, end)):
+            place.scalar(b.add(_i64(start), first))
+            place.scalar(b.add(_i64(start), b.sub(end, _i64(1))))
+    return place.masked_load(_i64(start), _between(b, place.vec, low, high, start))
+
+
+def _load_one(b, place, start):
+    """A vector whose first lane is the value at `start`."""
+    return b.insert_element(_const(place.vec, 0.0), b.load(place.scalar(_i64(start))), _i32(0))
+
+
+def _load_pixels(b, place, low, high, size):
+    """`size` vectors of neighbouring pixels, and two whose first lanes are the two pixels behind them; pixels outside
+    [low, high) are 0."""
+    vec, last = place.vec, size * place.vec.lanes
+    inside = b.and_(b.icmp_signed("<=", low, _i64(0)), b.icmp_signed(">=", high, _i64(last + 2)))
+    with b.if_else(inside) as (then, otherwise):
+        with then:
+            whole = [place.load(_i64(start)) for start in range(0, last, vec.lanes)]
+            whole += [_load_one(b, place, start) for start in (last, last + 1)]
+            then_block = b.block
+        with otherwise:
+            starts = [*range(0, last, vec.lanes), last, last + 1]
+            parts = [_load_between(b, place, low, high, start) for start in starts]
+            else_block = b.block
+    values = []
+    for one, other in zip(whole, parts, strict=True):
+        phi = b.phi(vec.ir)
+        phi.add_incoming(one, then_block)
+        phi.add_incoming(other, else_block)
+        values.append(phi)
+    return values
+
+
+@operation
+def winograd_row(typing, x, xi, low, high, r, ri, pitch, M):
+    """r[ri + j*pitch : +LANES] = (B^T d)[j] for the row d = x[xi + M*lane : +M+2] of each lane's tile; pixels outside
+    x[xi + low : xi + high] are 0 and not read."""
+    sizes = _literals(M)
+    if sizes is None:
+        return None
+    size, points = sizes[0], WINOGRAD_POINTS[sizes[0]]
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, x, *args[0:2]), Place(context, b, r, *args[4:6])
+        vec = source.vec
+        *pixels, fourth, fifth = _load_pixels(b, source, args[2], args[3], size)
+        d = _split(b, pixels)
+        following = [i + 1 for i in range(vec.lanes)]  # the next tile's first pixels are this one's last
+        d += [_shuffle(b, d[0], fourth, following), _shuffle(b, d[1], fifth, following)]
+        for j, value in enumerate(_input_line(b, vec, d, points)):
+            target.store(value, b.mul(args[6], _i64(j)))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, types.intp, r, types.intp, types.intp, M), codegen
+
+
+@operation
+def winograd_columns(typing, r, ri, pitch, v, vi, plane, M):
+    """v[vi + (A*i + j)*plane : +LANES] = (B^T R)[i, j] with R[i, j] = r[ri + (A*i + j)*pitch : +LANES], A = M + 2."""
+    sizes = _literals(M)
+    if sizes is None:
+        return None
+    size, points = sizes[0] + 2, WINOGRAD_POINTS[sizes[0]]
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, r, *args[0:2]), Place(context, b, v, *args[3:5])
+        for j in range(size):
+            d = [source.load(b.mul(args[2], _i64(size * i + j))) for i in range(size)]
+            for i, value in enumerate(_input_line(b, source.vec, d, points)):
+                target.store(value, b.mul(args[5], _i64(size * i + j)))
+        return context.get_dummy_value()
+
+    return types.void(r, types.intp, types.intp, v, types.intp, types.intp, M), codegen
+
+
+@operation
+def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, M):
+    """y[yi + i*row + M*lane + j] = (A^T m A)[i, j] + bias[oi] for each lane's tile, m[f] = m[mi + f*plane : +LANES]."""
+    sizes = _literals(M)
+    if sizes is None:
+        return None
+    size, points = sizes[0], WINOGRAD_POINTS[sizes[0]]
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, m, *args[0:2]), Place(context, b, y, *args[5:7])
+        vec, alpha = source.vec, size + 2
+        shift = _splat(b, vec, b.load(Place(context, b, bias, *args[3:5]).scalar(_i64(0))))
+        columns = []
+        for j in range(alpha):
+            frequencies = [source.load(b.mul(args[2], _i64(alpha * i + j))) for i in range(alpha)]
+            columns.append(_output_line(b, vec, frequencies, points))
+        for i in range(size):
+            pixels = _output_line(b, vec, [column[i] for column in columns], points)
+            for n, value in enumerate(_merge(b, [b.fadd(pixel, shift) for pixel in pixels])):
+                target.store(value, b.add(b.mul(args[7], _i64(i)), _i64(n * vec.lanes)))
+        return context.get_dummy_value()
+
+    return types.void(m, types.intp, types.intp, bias, types.intp, y, types.intp, types.intp, M), codegen
+
+
+@operation
+def winograd_weights(typing, w, wi, u, ui, plane, M):
+    """u[ui + (A*i + j)*plane : +LANES] = (G w G^T)[i, j] of the 3 x 3 weights w[wi + t*LANES : +LANES], t < 9."""
+    sizes = _literals(M)
+    if sizes is None:
+        return None
+    size, points = sizes[0] + 2, WINOGRAD_POINTS[sizes[0]]
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, w, *args[0:2]), Place(context, b, u, *args[2:4])
+        vec = source.vec
+        taps = [source.load(_i64(t * vec.lanes)) for t in range(9)]
+        columns = [_weight_line(b, vec, taps[j::3], points) for j in range(3)]
+        for i in range(size):
+            for j, value in enumerate(_weight_line(b, vec, [column[i] for column in columns], points)):
+                target.store(value, b.mul(args[4], _i64(size * i + j)))
+        return context.get_dummy_value()
+
+    return types.void(w, types.intp, u, types.intp, types.intp, M), codegen

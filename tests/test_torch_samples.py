@@ -8,7 +8,7 @@ from .against_torch import check_refusal, check_sample, most_different, samples
 
 pytestmark = pytest.mark.torch
 
-MOST = 12  # samples of one operation
+MOST = 8  # samples of one operation
 
 NORMS = ("batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm")
 ACTIVATIONS = (

@@ -9,7 +9,7 @@ is one image of 3 channels, 224x224.
 from importlib.util import find_spec
 
 from .. import driver
-from ..models import NETWORKS, get_model, list_models
+from ..models import NETWORKS, get_model
 from ..summary import summary
 from .console import whole_number
 from .explain import _sizes
@@ -18,17 +18,14 @@ PASSES = 10
 
 
 def add_arguments(parser):
-    parser.add_argument("name", help="name of the network, such as resnet50; list: all names")
+    parser.add_argument("name", help="name of the network, such as resnet50; fastconv models lists them")
     parser.add_argument("--input", help="shape of the input (default: the network's own, one image)")
     parser.add_argument("--time", action="store_true", help=f"time the layers too, medians of {PASSES} passes")
-    parser.add_argument("--plot", metavar="FILE", help="write a picture of costs and receptive field to FILE.png")
+    parser.add_argument("--plot", metavar="FILE", help="write a picture of costs and receptive fields to FILE, a PNG")
     parser.add_argument("--threads", type=whole_number(1), help="number of threads (default: all cores)")
 
 
 def run(args):
-    if args.name == "list":
-        print("\n".join(list_models()))
-        return
     if args.plot and not find_spec("matplotlib"):
         raise ValueError('--plot needs matplotlib: pip install "fastconv[plot]"')
     if args.threads is not None:
@@ -41,4 +38,4 @@ def run(args):
         from ..plot import summary_picture
 
         summary_picture(args.plot, found)
-        print(f"picture: {args.plot}")
+        print(f"picture      {args.plot}")

@@ -15,6 +15,7 @@ from .simd_place import (
     _clip,
     _const,
     _fma,
+    _i1,
     _i32,
     _i64,
     _literals,
@@ -44,6 +45,23 @@ def _operands(b, vec, left, right, a_m, mr, nr, a_offset, b_offset):
     rows = [right.load(b.add(b_offset, _i64(n * vec.lanes))) for n in range(nr)]
     scalars = [left.scalar(b.add(a_offset, b.mul(a_m, _i64(m)))) for m in range(mr)]
     return [_splat(b, vec, b.load(scalar)) for scalar in scalars], rows
+
+
+def _phi_loop(b, tile, count, body):
+    """The tile after `body(k, tile)` for k < count, at least once; its vectors are the loop's only variables: with
+    memory for them in between, LLVM keeps copies."""
+    before, loop, done = b.block, b.append_basic_block("k"), b.append_basic_block("k.done")
+    b.branch(loop)
+    b.position_at_end(loop)
+    k, acc = b.phi(_i64), [b.phi(value.type) for value in tile]
+    result = body(k, acc)
+    following, after = b.add(k, _i64(1)), b.block  # loops inside and debug mode's checks have split the block
+    b.cbranch(b.icmp_signed("<", following, count), loop, done)
+    b.position_at_end(done)
+    for phi, start, value in zip((k, *acc), (_i64(0), *tile), (following, *result), strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(value, after)
+    return result
 
 
 @operation
@@ -116,6 +134,62 @@ def clipped_loop(typing, acc, x, xi, x_m, a, ai, a_m, b_, bi, steps, first, last
 
     ints = types.intp
     return acc(acc, x, ints, ints, a, ints, ints, b_, ints, steps, ints, ints, MR, NR), codegen
+
+
+@operation
+def masked_fma_loop(typing, acc, a, ai, a_m, a_c, b_, bi, b_c, channels, steps, masks, mi, taps, MR, NR):
+    """acc[m, n] + the sum over taps t and channels c of a[ai + m*a_m + c*a_c + steps[3*t]] * b[c, t, n], where b[c, t,
+    n] = b[bi + c*b_c + steps[3*t + 1] + n*LANES : +LANES] in the lanes that masks[mi + steps[3*t + 2] :], a bit for a
+    lane, has ones for; elsewhere b is 0 and not read.
+
+    Channels are the inner loop, at least one: a mask is loaded once for all of them.
+    """
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+    vec = _vec_of(a)
+
+    def codegen(context, b, sig, args):
+        acc_in, a_in, ai_in, a_m_in, a_c_in, b_in, bi_in, b_c_in, channels_in, steps_in, masks_in, mi_in = args[:12]
+        left, right = Place(context, b, a, a_in, ai_in), Place(context, b, b_, b_in, bi_in)
+        bits, size = ir.IntType(max(8, vec.lanes)), max(1, vec.lanes // 8)
+        mask_data = context.make_array(masks)(context, b, masks_in).data
+        table = context.make_array(steps)(context, b, steps_in).data
+
+        def mask_at(offset):
+            word = b.load(b.bitcast(b.gep(mask_data, [b.add(mi_in, offset)]), bits.as_pointer()))
+            word.align = 1
+            word = b.trunc(word, ir.IntType(vec.lanes)) if vec.lanes < 8 else word
+            return b.bitcast(word, ir.VectorType(_i1, vec.lanes))
+
+        def masked(offset, mask):
+            for lane in range(vec.lanes if _config.DEBUG else 0):
+                with b.if_then(b.extract_element(mask, _i32(lane))):
+                    right.scalar(b.add(offset, _i64(lane)))
+            return right.masked_load(offset, mask)
+
+        def each_tap(t, tile):
+            step = b.gep(table, [b.mul(t, _i64(3))])
+            a_first, b_first, mask_offset = (b.load(b.gep(step, [_i64(i)])) for i in range(3))
+            inside = [mask_at(b.add(mask_offset, _i64(n * size))) for n in range(nr)]
+
+            def each_channel(c, tile):
+                a_offset, b_offset = b.add(a_first, b.mul(c, a_c_in)), b.add(b_first, b.mul(c, b_c_in))
+                rows = [masked(b.add(b_offset, _i64(n * vec.lanes)), inside[n]) for n in range(nr)]
+                result = []
+                for m in range(mr):
+                    splat = _splat(b, vec, b.load(left.scalar(b.add(a_offset, b.mul(a_m_in, _i64(m))))))
+                    result += [_fma(b, vec, splat, rows[n], tile[m * nr + n]) for n in range(nr)]
+                return result
+
+            return _phi_loop(b, tile, channels_in, each_channel)
+
+        tile = _phi_loop(b, list(cgutils.unpack_tuple(b, acc_in, mr * nr)), args[12], each_tap)
+        return context.make_tuple(b, sig.return_type, tile)
+
+    ints = types.intp
+    return acc(acc, a, *[ints] * 3, b_, *[ints] * 3, steps, masks, *[ints] * 2, MR, NR), codegen
 
 
 # ---- single vectors
@@ -250,3 +324,71 @@ def gather_places(typing, x, xi, places, pi):
         return _call(b, name, vec.ir, pointers, _i32(itemsize), mask, _const(vec, 0.0))
 
     return _vec_of(x)(x, types.intp, places, types.intp), codegen
+
+
+# ---- tiles whose vectors have gaps: the ends of rows
+
+
+def _gaps(context, b, array_type, args, nr):
+    """For each vector of a row of the tile: the lanes that count, how many, and where the first of them goes."""
+    keep, places, v = args
+    lanes = _vec_of(array_type).lanes
+    masks, targets = (context.make_array(types.Array(types.int64, 1, "C"))(context, b, a).data for a in (keep, places))
+    for n in range(nr):
+        at = b.add(v, _i64(n))
+        bits = b.trunc(b.load(b.gep(masks, [at])), ir.IntType(lanes))
+        count = b.zext(_call(b, f"llvm.ctpop.i{lanes}", bits.type, bits), _i64)
+        yield n, b.bitcast(bits, ir.VectorType(_i1, lanes)), count, b.load(b.gep(targets, [at]))
+
+
+@operation
+def add_squeezed(typing, acc, c, ci, c_m, keep, places, v, MR, NR):
+    """acc[m, n] + what `store_squeezed` would store to, in the lanes that it would store."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        place, vec = Place(context, b, c, args[1], args[2]), _vec_of(c)
+        tile = list(cgutils.unpack_tuple(b, args[0], mr * nr))
+        for n, mask, count, target in _gaps(context, b, c, args[4:7], nr):
+            for m in range(mr):
+                offset = b.add(b.mul(args[3], _i64(m)), target)
+                if _config.DEBUG:
+                    place.vector(offset, count)
+                pointer, name = place.vector(offset, False), f"llvm.masked.expandload.{_suffix(vec)}"
+                old = _call(b, name, vec.ir, pointer, mask, _const(vec, 0.0))
+                tile[m * nr + n] = b.fadd(tile[m * nr + n], old)
+        return context.make_tuple(b, sig.return_type, tile)
+
+    ints = types.intp
+    return acc(acc, c, ints, ints, keep, places, ints, MR, NR), codegen
+
+
+@operation
+def store_squeezed(typing, acc, c, ci, c_m, keep, places, v, skip, MR, NR):
+    """c[ci + m*c_m + places[v + n] :] = the lanes of acc[m, n] whose bits are set in keep[v + n], side by side, for
+    skip <= m < MR."""
+    sizes = _literals(MR, NR)
+    if sizes is None:
+        return None
+    mr, nr = sizes
+
+    def codegen(context, b, sig, args):
+        place, vec = Place(context, b, c, args[1], args[2]), _vec_of(c)
+        tile = cgutils.unpack_tuple(b, args[0], mr * nr)
+        gaps = list(_gaps(context, b, c, args[4:7], nr))
+        for m in range(mr):
+            with b.if_then(b.icmp_signed(">=", _i64(m), args[7])):
+                for n, mask, count, target in gaps:
+                    value, offset = tile[m * nr + n], b.add(b.mul(args[3], _i64(m)), target)
+                    if _config.DEBUG:
+                        place.vector(offset, count)
+                    name = f"llvm.experimental.vector.compress.{_suffix(vec)}"
+                    value = _call(b, name, vec.ir, value, mask, ir.Constant(vec.ir, ir.Undefined))
+                    place.masked_store(value, offset, _below(b, vec, count))
+        return context.get_dummy_value()
+
+    ints = types.intp
+    return types.void(acc, c, ints, ints, keep, places, ints, ints, MR, NR), codegen

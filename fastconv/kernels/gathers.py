@@ -215,11 +215,12 @@ def emit_forward(plan, spec, buffers):
     plans = _plans(plan, gathers, spec, driver.get_num_threads())
     epilogue = buffers.get("epilogue", NO_EPILOGUE)
     if not plans:
-        _bias_alone(buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels), bias, epilogue)
+        bias_alone(buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels), bias, epilogue)
     return tuple(_row(plan, buffers["x"], w, bias, buffers["y"], epilogue) for plan in plans)
 
 
-def _bias_alone(y, bias, epilogue):
+def bias_alone(y, bias, epilogue):
+    """The output (images, channels, pixels) of a convolution without terms."""
     result = bias[:, None] + y if epilogue.accumulate else bias[:, None]
     y[...] = np.clip(result, epilogue.low, epilogue.high)
 

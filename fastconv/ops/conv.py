@@ -18,7 +18,18 @@ from .._registry import select
 from ..autograd import sum as add_up
 from ..autograd.op import Op, value
 from ..driver import launch
-from ..kernels import depthwise, direct, implicit_gemm, residues, small_maps, winograd  # noqa: F401  (to be registered)
+from ..kernels import (  # noqa: F401  (they register their implementations)
+    depthwise,
+    depthwise_strided,
+    depthwise_weights,
+    direct,
+    grouped,
+    implicit_gemm,
+    pointwise,
+    residues,
+    small_maps,
+    winograd,
+)
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 

@@ -1,6 +1,6 @@
 """Convolution and pooling on the CPU at the hardware's limit, forward and backward, from Numba and NumPy alone."""
 
-from . import functional, nn, optim, views
+from . import functional, models, nn, optim, views
 from ._config import batch_invariant
 from ._memory import release as release_memory
 from ._random import manual_seed
@@ -37,6 +37,7 @@ __all__ = [
     "is_grad_enabled",
     "load_state",
     "manual_seed",
+    "models",
     "nn",
     "no_grad",
     "optim",

@@ -238,11 +238,18 @@ class Program:
 
     rows: as for `launch`.  memory: arrays of bytes that stand for the memory of a run; a row's buffer that lies in one
     of them is found, at every run, at the same place in the memory given then.  All other buffers are constants.
-    A program is never written to after it is made: any number of threads may run it at once, each on its own memory.
+    A row that touches none of that memory, such as one that packs weights, runs now, once.  A program is never written
+    to after it is made: any number of threads may run it at once, each on its own memory.
+
+    counts: for each row given, whether it is left to run (0 or 1).
     """
 
     def __init__(self, rows, memory):
-        self._rows = [row for row in rows if row.tiles > 0]
+        spans = [_span(array) for array in memory]
+        constant = [row for row in rows if not _touches(row, spans)]
+        launch(*constant)
+        self.counts = [int(row.tiles > 0 and not any(row is other for other in constant)) for row in rows]
+        self._rows = [row for row, count in zip(rows, self.counts, strict=True) if count]
         self.threads = _usable_threads()
         self._split = [self.threads > 1 and _is_wide(row) for row in self._rows]
         workers = self.threads if any(self._split) else 1
@@ -250,7 +257,7 @@ class Program:
         blocks, starts = _blocks(self._rows, scratch, part)
         self._scratch_bytes = scratch.nbytes
         self._blocks, self._starts = blocks, starts
-        spans = [(array.__array_interface__["data"][0], array.nbytes) for array in (*memory, scratch)]
+        spans.append(_span(scratch))
         fields = [
             start + 2 * index
             for row, start in zip(self._rows, starts, strict=True)
@@ -302,6 +309,16 @@ class Program:
             _run_checked(lines)
         else:
             _run_serial(lines)
+
+
+def _span(array):
+    return array.__array_interface__["data"][0], array.nbytes
+
+
+def _touches(row, spans):
+    """Whether a buffer of the row lies in one of the spans of memory."""
+    buffers = [row.values[name] for name in row.body.block.buffers if name != "scratch"]
+    return any(_region(_span(array)[0], spans) is not None for array in buffers)
 
 
 def _region(address, spans):

@@ -235,6 +235,8 @@ OPERATIONS = {
     "rsub": lambda x: 1.0 - x**2,
     "conv3d": lambda x: F.conv3d(x[:, :, None], np.ones((2, 4, 1, 3, 3), f32), padding=1),
     "unbatched": lambda x: F.max_pool2d(F.conv2d(x[0], np.ones((2, 4, 2, 2), f32)), 2, ceil_mode=True),
+    "dynamic weights": lambda x: F.conv2d(x[:1], F.conv2d(x[1:], np.ones((16, 4, 4, 4), f32)).reshape(4, 4, 3, 3)),
+    "dynamic transposed": lambda x: F.conv_transpose2d(x[:1], x[1:, :, :2, :2].reshape(4, 1, 2, 2), x[0, 0, 0, :1]),
     "rows": lambda x: F.relu(F.linear(x.reshape(8, 36), np.ones((3, 36), f32), np.ones(3, f32))),
 }
 

@@ -145,7 +145,8 @@ class Plan:
         if times is None:
             segment.program.run(memory)
             return
-        groups = [sum(row.tiles > 0 for row in step.emission.rows) for step in segment.steps]
+        counts = iter(segment.program.counts)
+        groups = [sum(next(counts) for _ in step.emission.rows) for step in segment.steps]
         times += zip(segment.steps, segment.program.run(memory, groups), strict=True)
 
     def _run_step(self, step, flat, loose, times):

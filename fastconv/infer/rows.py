@@ -1,7 +1,8 @@
 """How operations become rows of a program: `emit(node, inputs, outputs, kept)` for each op that has kernels.
 
 inputs and outputs are dense arrays (None for inputs that are not there); an emitter gives the rows that compute the
-outputs, or None where it can't: the node then runs as a step of Python.  `kept` keeps packed weights from plan to plan.
+outputs, or None where it can't (weights that are not constant, for instance, since rows keep no memory of their own
+from one to the next): the node then runs as a step of Python.  `kept` keeps packed weights from plan to plan.
 An output may be the array of an input named in `IN_PLACE`: of an activation's input, of a sum's operand, of a
 convolution's residual.
 """
@@ -14,6 +15,9 @@ from .._registry import select
 from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
 from ..kernels.elementwise import activation_row
 from ..kernels.gathers import data_gathers
+from ..kernels.separable import row as separable_row
+from ..kernels.softmax import softmax_row
+from ..ops.interpolate import _maps as maps
 from ..packing import dense
 from ..simd_formulas import FORWARD
 from ..specs import Epilogue, conv_spec
@@ -35,6 +39,11 @@ class Packed:
 
     def __init__(self):
         self._forms = {}
+        self._constants = {}  # id -> dense constant
+
+    def knows(self, *arrays):
+        """Whether arrays are constants (None is one): their values may be read before the network runs."""
+        return all(array is None or id(array) in self._constants for array in arrays)
 
     def form(self, impl, spec, weight):
         """`weight` as `impl` likes it; None: as it lies."""
@@ -48,7 +57,9 @@ class Packed:
         key = id(array), "dense"
         if key not in self._forms:
             self._forms[key] = array, dense(array)
-        return self._forms[key][1]
+        found = self._forms[key][1]
+        self._constants[id(found)] = found
+        return found
 
 
 def emit(node, inputs, outputs, kept):
@@ -71,7 +82,9 @@ def _bounds(attrs):
 
 def conv_rows(spec, x, w, b, y, kept, low, high, residual=None):
     """The Emission of a convolution with what follows it: y = clamp(conv + residual, low, high)."""
-    impl = select("conv.fwd", spec)
+    if not kept.knows(w):
+        return None
+    impl = select("conv.fwd", spec, packed=True)
     packed = kept.form(impl, spec, w)
     buffers = {"x": x, "w": w, "b": b, "packed": packed, "y": y}
     rows, in_place = [], residual is not None and _same(residual, y)
@@ -107,15 +120,15 @@ def _conv(attrs, inputs, outputs, kept):
 
 
 def _linear(attrs, inputs, outputs, kept):
-    """One row of x: a convolution of one pixel on packed weights.  Several: a product of matrices."""
+    """The rows of x as images of one pixel, or a product of matrices, whichever costs less."""
     (x, w, b, _), y = _four(inputs), outputs[0]
     rows, width = x.shape
     low, high = _bounds(attrs)
-    if rows == 1:
-        spec = conv_spec("linear", 1, (1, width, 1), (w.shape[0], width, 1), None, 1, 0, 1, 1, x.dtype)
-        return conv_rows(spec, x, w, b, y, kept, low, high)
+    pixel = conv_spec("linear", 1, (rows, width, 1), (w.shape[0], width, 1), None, 1, 0, 1, 1, x.dtype)
     spec = conv_spec("linear", 1, (1, w.shape[0], width), (rows, w.shape[0], 1), None, 1, 0, 1, 1, x.dtype)
     impl = select("conv.bwd_weights", spec)
+    if kept.knows(w) and select("conv.fwd", pixel, packed=True).cost(pixel) < impl.cost(spec):
+        return conv_rows(pixel, x, w, b, y, kept, low, high)
     emitted = [*impl.emit(spec, {"gy": x, "x": w, "gw": y, "b": None})]
     if b is not None:
         emitted.append(_combined("add", y, b, y, low, high))
@@ -129,7 +142,7 @@ def _conv_transpose(attrs, inputs, outputs, kept):
     spec = ops.mirrored(attrs, x, w, b)
     impl = select("conv.bwd_data", spec)
     buffers, takes_bias = {"gy": x, "w": w, "gx": y}, getattr(impl, "takes_bias", False)
-    if len(data_gathers(spec)) < spec.sd * spec.sh * spec.sw:
+    if not kept.knows(w, b) or len(data_gathers(spec)) < spec.sd * spec.sh * spec.sw:
         return None  # pixels that no tap reaches are cleared while rows are made, not when they run
     rows = [*impl.emit(spec, {**buffers, "b": b} if takes_bias and b is not None else buffers)]
     if b is not None and not takes_bias:
@@ -156,6 +169,21 @@ def _pool(op):
 # ---- elementwise
 
 _PARAMETERS = {"leaky_relu": ("slope",), "elu": ("alpha",)}
+
+
+def _softmax(op):
+    def rows(attrs, inputs, outputs, kept):
+        row = softmax_row(inputs[0], outputs[0], attrs["axis"], op == "log_softmax")
+        return Emission((row,), op, 4 * inputs[0].size)
+
+    return rows
+
+
+def _interpolate(attrs, inputs, outputs, kept):
+    if attrs["transposed"]:
+        return None
+    _, values = maps(*attrs["settings"], inputs[0].dtype.name, False)
+    return Emission((separable_row(values, inputs[0], outputs[0]),), "resample_separable", 2 * outputs[0].size)
 
 
 def _activation(op):
@@ -287,6 +315,9 @@ _EMIT = {
     **{op: _pool(op) for op in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")},
     **{op: _activation(op) for op in FORWARD if op in ops.UNARY},
     **{op: _binary(op) for op in ("add", "sub", "mul", "div")},
+    "softmax": _softmax("softmax"),
+    "log_softmax": _softmax("log_softmax"),
+    "interpolate": _interpolate,
     "affine": _affine,
     "permute": _permute,
     "channel_shuffle": _channel_shuffle,

@@ -21,7 +21,7 @@ from .gemm import part_rows
 from .patches import make_pack_row, scatter_rows
 
 _BUFFERS = {"x": None, "w": None, "bias": None, "y": None, "taps": "i8", "steps": "i8", "scratch": None}
-_NUMBERS = GATHER_NUMBERS + "chunks pixels taps_count pitch block_channels block_taps"
+_NUMBERS = GATHER_NUMBERS.replace("start ", "") + "chunks pixels taps_count pitch block_channels block_taps"
 ForwardBlock = Block("AdderForward", _BUFFERS, _NUMBERS, "sign")
 DataBlock = Block("AdderBackwardData", {**_BUFFERS, "at": None}, _NUMBERS)
 

@@ -178,7 +178,9 @@ class SqueezeExcite(Module):
     squeeze_channels.  Parameters: 2 C S + C + S.  activation, scale_activation: other layers for relu and sigmoid.
     """
 
-    def __init__(self, in_channels, reduction=16, squeeze_channels=None, activation=ReLU, scale_activation=Sigmoid):
+    def __init__(
+        self, in_channels, reduction=16, squeeze_channels=None, activation: Any = ReLU, scale_activation: Any = Sigmoid
+    ):
         super().__init__()
         between = max(1, in_channels // reduction) if squeeze_channels is None else squeeze_channels
         self.avgpool = AdaptiveAvgPool2d(1)

@@ -1,6 +1,7 @@
 """Convolution layers: arguments, state_dict keys, initialisation and repr of torch.nn."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +32,9 @@ class _ConvNd(Module):
         in_channels,
         out_channels,
         kernel_size,
-        stride=1,
-        padding=0,
-        dilation=1,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
         groups=1,
         bias=True,
         padding_mode="zeros",

@@ -21,7 +21,9 @@ class _NonLocal(Module):
 
     _layers: tuple
 
-    def __init__(self, in_channels, inter_channels=None, mode="embedded", sub_sample=False, norm=True):
+    def __init__(
+        self, in_channels, inter_channels=None, mode="embedded", sub_sample=False, norm=True, pool_first=False
+    ):
         super().__init__()
         name = type(self).__name__
         if mode not in _MODES:
@@ -38,8 +40,9 @@ class _NonLocal(Module):
         if mode == "concatenation":
             self.pair = Parameter(np.empty((2, inter), np.float32))
             init.uniform_(self.pair, -1 / math.sqrt(2 * inter), 1 / math.sqrt(2 * inter))
-        if sub_sample:
-            self.pool = pool(2)
+        self.pool_first = pool_first
+        if sub_sample or pool_first:
+            self.pool = pool((1, 2, 2) if len(self.g.kernel_size) == 3 else 2)
         last = self.W
         if norm:
             last = batch_norm(in_channels)
@@ -54,8 +57,9 @@ class _NonLocal(Module):
         if np.ndim(input) == len(self.g.kernel_size) + 1:
             return self.forward(input.reshape(1, *input.shape))[0]
         theta = self._flat(input if self.theta is None else self.theta(input))
-        phi, g = input if self.phi is None else self.phi(input), self.g(input)
-        if self.pool is not None:
+        seen = self.pool(input) if self.pool is not None and self.pool_first else input
+        phi, g = seen if self.phi is None else self.phi(seen), self.g(seen)
+        if self.pool is not None and not self.pool_first:
             phi, g = self.pool(phi), self.pool(g)
         y = self._pairs(theta, self._flat(phi), self._flat(g))
         return self.W(y.reshape(*y.shape[:2], *input.shape[2:])) + input
@@ -84,7 +88,8 @@ class NonLocal2d(_NonLocal):
     """(N, C, H, W) or (C, H, W): z = W y + x, y_i = 1/C(x) sum over j of f(x_i, x_j) g(x_j)  (equations 1 and 6).
 
     in_channels C; inter_channels I, C / 2 by default.  mode: f as in section 3.2: "gaussian", "embedded" (softmax of
-    theta . phi), "dot", "concatenation".  sub_sample: maximum pooling by 2 of phi and g, a quarter of the work in 2-d.
+    theta . phi), "dot", "concatenation".  sub_sample: maximum pooling by 2 of phi and g in space (section 3.3), a quarter
+    of the work on pairs; pool_first: of their input instead, a quarter of the work of their convolutions too.
     norm: batch norm after W, its weight zero at first; without it W is zero at first: the block begins as the identity.
 
     Parameters: 4 C I + 3 I + C, without theta and phi (2 C I + 2 I) for "gaussian", 2 I more for "concatenation", 2 C

@@ -30,7 +30,7 @@ def _refusal(graph, conv, types, readers):
     if len(conv.inputs) > 3 or conv.attrs.get("low") is not None or conv.attrs.get("high") is not None:
         return "it adds or clamps something already"
     x, w = types[conv.inputs[0]], types[conv.inputs[1]]
-    impl = select("conv.fwd", conv_problem("conv", conv.attrs, x.shape, w.shape, None, x.dtype))
+    impl = select("conv.fwd", conv_problem("conv", conv.attrs, x.shape, w.shape, None, x.dtype), packed=True)
     return None if impl.epilogue else f"{impl.name} adds nothing to its result"
 
 

@@ -20,7 +20,7 @@ SHARED = [name for name in models.list_models() if truth.builder(name) is not No
 
 
 def test_what_torchvision_has_of_the_list():
-    assert len(SHARED) == 47
+    assert len(SHARED) == 51
     lacking = set(models.list_models()) - set(SHARED)
     assert all(truth.expected()[name]["source"] == "fastconv" for name in lacking)
 
@@ -64,7 +64,7 @@ SMALL = {
     "mc3_18": ({}, (4, 32, 32)),
     "r2plus1d_18": ({}, (8, 32, 32)),
 }
-BLOCKS = {
+RESNETS = {
     "basic": ("BasicBlock", {}),
     "bottleneck": ("Bottleneck", {"replace_stride_with_dilation": (False, True, True)}),
     "resnext": ("Bottleneck", {"groups": 8, "width_per_group": 4, "zero_init_residual": True}),
@@ -123,13 +123,22 @@ def test_same_outputs(name):
     check_equal(truth.make_ours(name, **settings), theirs, shape)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_same_outputs_of_resnets(name):
-    block, settings = BLOCKS[name]
+    block, settings = RESNETS[name]
     resnet = truth.torchvision().models.resnet
     torch.manual_seed(0)
     theirs = resnet.ResNet(getattr(resnet, block), [1, 1, 2, 1], **settings)
     check_equal(models.ResNet(getattr(models, block), [1, 1, 2, 1], **settings), theirs, (48, 64))
+
+
+def test_same_outputs_of_convnext():
+    convnext = truth.torchvision().models.convnext
+    torch.manual_seed(0)
+    widths, depths = (16, 24, 32, 48), (1, 1, 2, 1)
+    rows = [convnext.CNBlockConfig(*row) for row in zip(widths, (*widths[1:], None), depths, strict=True)]
+    theirs = convnext.ConvNeXt(rows, layer_scale=0.5, num_classes=6)
+    check_equal(models.ConvNeXt(widths, depths, layer_scale=0.5, num_classes=6), theirs, (64, 64))
 
 
 def test_same_outputs_of_vgg():

@@ -100,7 +100,10 @@ class _Threads:
         self.serial_because = None
         self.count = _available_threads()
         if _config.THREADS is not None:
-            self.set_count(_config.THREADS)
+            given, most = _config.THREADS, numba.config.NUMBA_NUM_THREADS
+            if given > most:
+                _config.refuse(f"FASTCONV_THREADS must be from 1 to {most} (NUMBA_NUM_THREADS), given {given}")
+            self.count = given
 
     def set_count(self, count):
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)):

@@ -298,7 +298,7 @@ class ConvBackwardWeights(Impl):
     @staticmethod
     def cost(spec):
         """The multiplications, and packing and transposing every patch value for the rows of one group."""
-        return spec.flops() * NANOSECONDS_PER_FLOP * (1 + 2 * PACK_CYCLES / max(1, spec.ocg))
+        return spec.flops() * NANOSECONDS_PER_FLOP * (1 + 4 * PACK_CYCLES / max(1, spec.ocg))
 
     @staticmethod
     def emit(spec, buffers):

@@ -238,8 +238,8 @@ class Program:
 
     rows: as for `launch`.  memory: arrays of bytes that stand for the memory of a run; a row's buffer that lies in one
     of them is found, at every run, at the same place in the memory given then.  All other buffers are constants.
-    A row that touches none of that memory, such as one that packs weights, runs now, once.  A program is never written to
-    after it is made: any number of threads may run it at once, each on its own memory.
+    A row that touches none of that memory, such as one that packs weights, runs now, once.  A program is never written
+    to after it is made: any number of threads may run it at once, each on its own memory.
 
     counts: for each row given, whether it is left to run (0 or 1).
     """

@@ -2,9 +2,9 @@
 
 A tile is R vectors, one below the other.  A table lists column taps; each has K row taps at equal distances, whose
 weights stay in registers while every loaded vector of the input feeds up to K of the R outputs.  Lanes and rows in the
-padding are masked and never read.  FLAT tiles lie in one row, vector after vector, and the K taps of an entry are as
-far apart as the vectors, so that they share loads as well.  Conventions as in `simd.py`; the plain-Python twins are in
-`simd_python.py`.
+padding are masked and never read: which rows are inside is a number for each group of rows, bit t of it for row t.
+FLAT tiles lie in one row, vector after vector, and the K taps of an entry are as far apart as the vectors, so that they
+share loads as well.  Conventions as in `simd.py`; the plain-Python twins are in `simd_python.py`.
 """
 
 from contextlib import nullcontext
@@ -20,6 +20,7 @@ from .simd_place import (
     _below,
     _between,
     _call,
+    _check_inside,
     _clip,
     _const,
     _fma,
@@ -34,7 +35,7 @@ from .simd_place import (
 )
 from .simd_window import _check_run, _ints
 
-ENTRY = 4  # numbers of a table entry: element of the input, its column, its row, element of the weights
+ENTRY = 4  # numbers of a table entry: element of the input, its column, its group of rows, element of the weights
 
 
 @operation
@@ -55,18 +56,39 @@ def _alive(b, condition):
     return nullcontext() if condition is None else b.if_then(condition, likely=True)
 
 
+def _bit(b, bits, number):
+    return b.icmp_signed("!=", b.and_(bits, _i64(1 << number)), _i64(0))
+
+
+class _Numbers:
+    """Whole numbers of an array from an index on, which debug mode checks."""
+
+    def __init__(self, context, b, array_type, array, index):
+        self.context, self.b, self.index = context, b, index
+        struct = context.make_array(array_type)(context, b, array)
+        self.data, self.size = struct.data, b.extract_value(struct.shape, 0)
+
+    def load(self, offset, count=1):
+        b, at = self.b, self.b.add(self.index, offset)
+        if _config.DEBUG:
+            _check_inside(self.context, b, at, _i64(count), self.size)
+        values = [b.load(b.gep(self.data, [b.add(at, _i64(i))])) for i in range(count)]
+        return values if count > 1 else values[0]
+
+
 class _Lines:
     """The input of a tile under one entry of the table: what each of its G column taps sees, for LANES outputs."""
 
-    def __init__(self, b, place, numbers, sizes):
-        self.b, self.place, self.vec = b, place, place.vec
-        self.x_row, self.top, self.bottom, self.row_step, self.left, self.right, self.step = numbers
+    def __init__(self, b, place, valid, numbers, sizes):
+        self.b, self.place, self.vec, self.valid = b, place, place.vec, valid
+        self.x_row, self.left, self.right, self.step = numbers
         self.g, self.sw, self.edge, self.flat = sizes
         self.parts = 2 if self.sw == 2 else 1
 
-    def begin(self, offset, column, row):
+    def begin(self, offset, column, group):
         """Take up an entry of the table."""
-        self.offset, self.column, self.row = offset, column, row
+        self.offset, self.column = offset, column
+        self.rows = self.valid.load(group) if self.edge else None
         self.masks = None if not self.edge or self.flat else [self._mask(column, p) for p in range(self.parts + 1)]
 
     def _mask(self, column, part):
@@ -81,11 +103,7 @@ class _Lines:
 
     def inside(self, t):
         """Whether row t lies in the image; None where all do."""
-        if not self.edge:
-            return None
-        b = self.b
-        row = b.add(self.row, b.mul(self.row_step, _i64(t)))
-        return b.and_(b.icmp_signed(">=", row, self.top), b.icmp_signed("<", row, self.bottom))
+        return _bit(self.b, self.rows, t) if self.edge else None
 
     def _check(self, at, column, part, step):
         """In debug mode: the lanes inside, at a distance of `step`, must lie in the array."""
@@ -153,14 +171,9 @@ class _Lines:
 
 def _entries(context, b, table_type, table, first, last):
     """Each entry of a table: four numbers, within a loop."""
-    array = context.make_array(table_type)(context, b, table)
+    numbers = _Numbers(context, b, table_type, table, _i64(0))
     with cgutils.for_range_slice(b, first, last, _i64(1)) as (k, _):
-        at = b.mul(k, _i64(ENTRY))
-        if _config.DEBUG:
-            inside = b.icmp_unsigned("<", b.add(at, _i64(ENTRY - 1)), b.extract_value(array.shape, 0))
-            with b.if_then(b.not_(inside), likely=False):
-                context.call_conv.return_user_exc(b, IndexError, ("a kernel reached beyond its table",))
-        yield [b.load(b.gep(array.data, [b.add(at, _i64(i))])) for i in range(ENTRY)]
+        yield numbers.load(b.mul(k, _i64(ENTRY)), ENTRY)
 
 
 def _users(t, count, k, sh):
@@ -185,8 +198,8 @@ class _Taps:
 
 @operation
 def slide_rows(
-    typing, acc, x, xi, x_row, top, bottom, row_step, left, right, step, w, wi, w_row, w_col, table, first1, last1,
-    first2, last2, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT,
+    typing, acc, x, xi, x_row, valid, vi, left, right, step, w, wi, w_row, w_col, table, first1, last1, first2, last2,
+    K1, G1, K2, G2, SH, SW, R, EDGE, FLAT,
 ):  # fmt: skip
     """acc[m][i] + the sum over entries e = first1 .. last1-1, row taps r < K1 and column taps g < G1 of
 
@@ -194,9 +207,9 @@ def slide_rows(
 
     and over the entries, row taps and column taps of first2, last2, K2 and G2.
 
-    SW 0: any step along the row, `step`, by gathering.  EDGE: row t = m*SH + r is in the padding unless top <= e.row +
-    t*row_step < bottom, and the column e.column + g + i*SW (FLAT: + t*x_row) unless it is in [left, right).  Without
-    EDGE whole vectors are read: up to 2*LANES columns from e.column on for SW 2, one more for G 3.
+    SW 0: any step along the row, `step`, by gathering.  EDGE: row t = m*SH + r is in the padding unless bit t of
+    valid[vi + e.group] is set, and the column e.column + g + i*SW (FLAT: + t*x_row) unless it is in [left, right).
+    Without EDGE whole vectors are read: up to 2*LANES columns from e.column on for SW 2, one more for G 3.
     """
     sizes = _literals(K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
     if sizes is None:
@@ -205,13 +218,13 @@ def slide_rows(
     vec = _vec_of(x)
 
     def codegen(context, b, sig, args):
-        place, weights = Place(context, b, x, args[1], args[2]), Place(context, b, w, args[10], args[11])
-        taps = _Taps(b, weights, args[12], args[13])
+        place, weights = Place(context, b, x, args[1], args[2]), Place(context, b, w, args[9], args[10])
+        inside, taps = _Numbers(context, b, valid, args[4], args[5]), _Taps(b, weights, args[11], args[12])
         tile = [cgutils.alloca_once_value(b, value) for value in cgutils.unpack_tuple(b, args[0], count)]
-        for k, g, first, last in ((k1, g1, *args[15:17]), (k2, g2, *args[17:19])):
-            lines = _Lines(b, place, args[3:10], (g, sw, edge, flat))
-            for offset, column, row, weight in _entries(context, b, table, args[14], first, last) if k else ():
-                lines.begin(offset, column, row)
+        for k, g, first, last in ((k1, g1, *args[14:16]), (k2, g2, *args[16:18])):
+            lines = _Lines(b, place, inside, (args[3], *args[6:9]), (g, sw, edge, flat))
+            for offset, column, group, weight in _entries(context, b, table, args[13], first, last) if k else ():
+                lines.begin(offset, column, group)
                 splats = taps.take(weight, k, g)
                 for t in range((count - 1) * sh + k):
                     users = _users(t, count, k, sh)
@@ -222,23 +235,22 @@ def slide_rows(
         return context.make_tuple(b, sig.return_type, [b.load(value) for value in tile])
 
     n = types.intp
-    arguments = (acc, x, *[n] * 8, w, n, n, n, table, *[n] * 4, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
+    arguments = (acc, x, n, n, valid, *[n] * 4, w, n, n, n, table, *[n] * 4, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
     return acc(*arguments), codegen
 
 
-def _row_masks(b, vec, skip, rows, columns, count, flat):
-    """(whether, mask) for each row of a tile: the lanes that are to be stored."""
+def _row_masks(b, vec, keep, columns, count, flat):
+    """(whether, how many lanes, their mask) for each row of a tile: what is to be stored."""
     for m in range(count):
-        whether = b.and_(b.icmp_signed("<=", skip, _i64(m)), b.icmp_signed("<", _i64(m), rows))
         run = b.sub(columns, _i64(m * vec.lanes)) if flat else columns
-        yield whether, run, _below(b, vec, run)
+        yield _bit(b, keep, m), run, _below(b, vec, run)
 
 
 @operation
-def start_rows(typing, y, yi, y_row, skip, rows, columns, bias, accumulate, R, FLAT):
+def start_rows(typing, y, yi, y_row, keep, columns, bias, accumulate, R, FLAT):
     """R vectors of `bias`; with `accumulate` the old values y[yi + m*y_row + i] are added.
 
-    Only those of rows skip <= m < rows and columns i < columns (FLAT: m*LANES + i) are read.
+    Only those of rows whose bit in `keep` is set and columns i < columns (FLAT: m*LANES + i) are read.
     """
     sizes = _literals(R, FLAT)
     if sizes is None:
@@ -247,11 +259,11 @@ def start_rows(typing, y, yi, y_row, skip, rows, columns, bias, accumulate, R, F
     vec = _vec_of(y)
 
     def codegen(context, b, sig, args):
-        place, start = Place(context, b, y, args[0], args[1]), _splat(b, vec, args[6])
-        y_row, skip, rows, columns = args[2:6]
+        place, start = Place(context, b, y, args[0], args[1]), _splat(b, vec, args[5])
+        y_row, keep, columns = args[2:5]
         tile = [cgutils.alloca_once_value(b, start) for _ in range(count)]
-        with b.if_then(b.icmp_signed("!=", args[7], _i64(0)), likely=False):
-            for m, (whether, run, mask) in enumerate(_row_masks(b, vec, skip, rows, columns, count, flat)):
+        with b.if_then(b.icmp_signed("!=", args[6], _i64(0)), likely=False):
+            for m, (whether, run, mask) in enumerate(_row_masks(b, vec, keep, columns, count, flat)):
                 with b.if_then(whether):
                     offset = b.mul(y_row, _i64(m))
                     _check_run(b, place, offset, run)
@@ -259,11 +271,11 @@ def start_rows(typing, y, yi, y_row, skip, rows, columns, bias, accumulate, R, F
         return context.make_tuple(b, sig.return_type, [b.load(value) for value in tile])
 
     n = types.intp
-    return types.UniTuple(vec, count)(y, n, n, n, n, n, y.dtype, n, R, FLAT), codegen
+    return types.UniTuple(vec, count)(y, n, n, n, n, y.dtype, n, R, FLAT), codegen
 
 
 @operation
-def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, R, EDGE, FLAT):
+def finish_rows(typing, acc, y, yi, y_row, keep, columns, R, EDGE, FLAT):
     """y[yi + m*y_row + i] = acc[m][i]; with EDGE only what `start_rows` would read."""
     sizes = _literals(R, EDGE, FLAT)
     if sizes is None:
@@ -271,13 +283,13 @@ def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, R, EDGE, FLAT):
     count, edge, flat = sizes
 
     def codegen(context, b, sig, args):
-        place, (y_row, skip, rows, columns) = Place(context, b, y, args[1], args[2]), args[3:7]
+        place, (y_row, keep, columns) = Place(context, b, y, args[1], args[2]), args[3:6]
         tile = cgutils.unpack_tuple(b, args[0], count)
         if not edge:
             for m, value in enumerate(tile):
                 place.store(value, b.mul(y_row, _i64(m)))
             return context.get_dummy_value()
-        for m, (whether, run, mask) in enumerate(_row_masks(b, place.vec, skip, rows, columns, count, flat)):
+        for m, (whether, run, mask) in enumerate(_row_masks(b, place.vec, keep, columns, count, flat)):
             with b.if_then(whether):
                 offset = b.mul(y_row, _i64(m))
                 _check_run(b, place, offset, run)
@@ -285,4 +297,4 @@ def finish_rows(typing, acc, y, yi, y_row, skip, rows, columns, R, EDGE, FLAT):
         return context.get_dummy_value()
 
     n = types.intp
-    return types.void(acc, y, n, n, n, n, n, R, EDGE, FLAT), codegen
+    return types.void(acc, y, n, n, n, n, R, EDGE, FLAT), codegen

@@ -363,15 +363,15 @@ def _line(x, xi, column, step, left, right, edge):
 
 
 def slide_rows(
-    acc, x, xi, x_row, top, bottom, row_step, left, right, step, w, wi, w_row, w_col, table, first1, last1, first2,
-    last2, k1, g1, k2, g2, sh, sw, r, edge, flat,
+    acc, x, xi, x_row, valid, vi, left, right, step, w, wi, w_row, w_col, table, first1, last1, first2, last2, k1, g1,
+    k2, g2, sh, sw, r, edge, flat,
 ):  # fmt: skip
     acc, step = list(acc), sw or step
     entries = [(e, k1, g1) for e in range(first1, last1)] + [(e, k2, g2) for e in range(first2, last2)]
     for entry, k, g in entries:
-        offset, column, row, weight = table[4 * entry : 4 * entry + 4]
+        offset, column, group, weight = table[4 * entry : 4 * entry + 4]
         for t in range((r - 1) * sh + k):
-            if edge and not top <= row + t * row_step < bottom:
+            if edge and not valid[vi + group] >> t & 1:
                 continue
             for c in range(g):
                 place = column + c + (t * x_row if flat else 0)
@@ -382,24 +382,81 @@ def slide_rows(
     return acc
 
 
-def _stored(y_row, skip, rows, columns, r, edge, flat):
+def _stored(keep, columns, r, edge, flat):
     """(row, its lanes) of what is stored."""
     for m in range(r):
         count = columns - (m * LANES if flat else 0)
-        if not edge or (skip <= m < rows and count > 0):
+        if not edge or (keep >> m & 1 and count > 0):
             yield m, min(count, LANES) if edge else LANES
 
 
-def start_rows(y, yi, y_row, skip, rows, columns, bias, accumulate, r, flat):
+def start_rows(y, yi, y_row, keep, columns, bias, accumulate, r, flat):
     tile = [np.full(LANES, bias, y.dtype) for _ in range(r)]
-    for m, count in _stored(y_row, skip, rows, columns, r, True, flat) if accumulate else ():
+    for m, count in _stored(keep, columns, r, True, flat) if accumulate else ():
         tile[m][:count] += _take(y, yi + m * y_row, count)
     return tile
 
 
-def finish_rows(acc, y, yi, y_row, skip, rows, columns, r, edge, flat):
-    for m, count in _stored(y_row, skip, rows, columns, r, edge, flat):
+def finish_rows(acc, y, yi, y_row, keep, columns, r, edge, flat):
+    for m, count in _stored(keep, columns, r, edge, flat):
         _take(y, yi + m * y_row, count)[:] = acc[m][:count]
+
+
+def load_rows(y, yi, y_row, keep, columns, r, edge, flat):
+    tile = [np.zeros(LANES, y.dtype) for _ in range(r)]
+    for m, count in _stored(keep, columns, r, edge, flat):
+        tile[m][:count] = _take(y, yi + m * y_row, count)
+    return tile
+
+
+def collect_rows(
+    gy, x, xi, x_row, valid, vi, left, right, step, columns, s, si, w_row, w_col, table, first1, last1, first2, last2,
+    k1, g1, k2, g2, sh, sw, r, edge, flat,
+):  # fmt: skip
+    step = sw or step
+    entries = [(e, k1, g1) for e in range(first1, last1)] + [(e, k2, g2) for e in range(first2, last2)]
+    for entry, k, g in entries:
+        offset, column, group, weight = table[4 * entry : 4 * entry + 4]
+        for t in range((r - 1) * sh + k):
+            if edge and not valid[vi + group] >> t & 1:
+                continue
+            for c in range(g):
+                place = column + c + (t * x_row if flat else 0)
+                value = _line(x, xi + offset + t * x_row + c, place, step, left, right, edge)
+                for m in range(r):
+                    if 0 <= t - m * sh < k:
+                        count = max(0, min(LANES, columns - (m * LANES if flat else 0))) if edge else LANES
+                        at = si + (weight + (t - m * sh) * w_row + c * w_col) * LANES
+                        _take(s, at, count)[:] += gy[m][:count] * value[:count]
+
+
+def spread_rows(
+    acc, x, xi, x_row, valid, vi, left, right, w, wi, w_row, table, first1, last1, first2, last2, first3, last3, first4,
+    last4, k1, k2, sw, part, r, edge,
+):  # fmt: skip
+    acc = list(acc)
+    kinds = ((first1, last1, k1, sw), (first2, last2, k1, part), (first3, last3, k2, sw), (first4, last4, k2, part))
+    for entry, k, g in [(e, k, g) for first, last, k, g in kinds for e in range(first, last)]:
+        offset, column, group, weight = table[4 * entry : 4 * entry + 4]
+        for t in range(r - 1 + k):
+            if not edge or valid[vi + group] >> t & 1:
+                value = _line(x, xi + offset + t * x_row, column, 1, left, right, edge)
+                for c in range(g):
+                    for m in range(max(0, t - k + 1), min(r, t + 1)):
+                        acc[c * r + m] = acc[c * r + m] + w[wi + weight + (t - m) * w_row + c] * value
+    return acc
+
+
+def weave_rows(acc, y, yi, y_row, keep, first, columns, accumulate, low, high, sw, r, edge):
+    for m in (m for m in range(r) if not edge or keep >> m & 1):
+        for c in range(max(first, 0), min(columns, sw * LANES)) if edge else range(sw * LANES):
+            value, at = acc[c % sw * r + m][c // sw], yi + m * y_row + c
+            y[at] = np.minimum(np.maximum(value + y[at] if accumulate else value, low), high)
+
+
+def sum_lanes(s, si, y, yi, count):
+    for j in range(min(count, LANES)):
+        y[yi + j] = _take(s, si + j * LANES).sum(dtype=s.dtype)
 
 
 # ---- functions and activations; the compiled forms are in `simd_math.py`

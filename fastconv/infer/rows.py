@@ -120,15 +120,15 @@ def _conv(attrs, inputs, outputs, kept):
 
 
 def _linear(attrs, inputs, outputs, kept):
-    """One row of x: a convolution of one pixel on packed weights.  Several: a product of matrices."""
+    """The rows of x as images of one pixel, or a product of matrices, whichever costs less."""
     (x, w, b, _), y = _four(inputs), outputs[0]
     rows, width = x.shape
     low, high = _bounds(attrs)
-    if rows == 1:
-        spec = conv_spec("linear", 1, (1, width, 1), (w.shape[0], width, 1), None, 1, 0, 1, 1, x.dtype)
-        return conv_rows(spec, x, w, b, y, kept, low, high)
+    pixel = conv_spec("linear", 1, (rows, width, 1), (w.shape[0], width, 1), None, 1, 0, 1, 1, x.dtype)
     spec = conv_spec("linear", 1, (1, w.shape[0], width), (rows, w.shape[0], 1), None, 1, 0, 1, 1, x.dtype)
     impl = select("conv.bwd_weights", spec)
+    if kept.knows(w) and select("conv.fwd", pixel, packed=True).cost(pixel) < impl.cost(spec):
+        return conv_rows(pixel, x, w, b, y, kept, low, high)
     emitted = [*impl.emit(spec, {"gy": x, "x": w, "gw": y, "b": None})]
     if b is not None:
         emitted.append(_combined("add", y, b, y, low, high))

@@ -10,6 +10,7 @@ a row instead.
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +27,10 @@ from .window import rows_per_tile, valid_taps
 # The numbers of a problem travel in one array, ahead of its tables: an array costs a call less than 30 numbers do.
 NUMBERS = (
     "xd xh xw od oh ow kd sd sh sw pd ph pw dd outs mul x_channels x_each w_each w_row w_col row_blocks units part "
-    "n1 n2 second reach_rows reach x_row row_step y_row blocks"
+    "n1 n2 second reach x_row y_row blocks block_size"
 )
 SlideBlock = Block(
-    "DepthwiseSlide", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate", "low high"
+    "DepthwiseSlide", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate clamp", "low high"
 )
 
 
@@ -49,32 +50,35 @@ def make_slide(dtype, K1, G1, K2, G2, SH, SW, R, FLAT):
         a = numbers_at(p.plan, FIELDS)
         table, blocks = plan[TABLE:], plan[a.blocks :]
         for unit in range(tile * a.part, min((tile + 1) * a.part, a.units)):
-            plane, number = unit // a.row_blocks, unit % a.row_blocks * 3
-            i, skip, rows = blocks[number], blocks[number + 1], blocks[number + 2]
+            plane, number = unit // a.row_blocks, unit % a.row_blocks * a.block_size
+            i, keep, whole, valid = blocks[number], blocks[number + 1], blocks[number + 2], number + 3
             q, image = plane // a.od % a.outs, plane // a.od // a.outs
-            depth, row = plane % a.od * a.sd - a.pd, i * a.sh - a.ph
+            depth = plane % a.od * a.sd - a.pd
             d0, d1 = valid_taps(depth, a.xd, a.kd, a.dd)
             r0, r1, s0, s1 = d0 * a.n1, d1 * a.n1, a.second + d0 * a.n2, a.second + d1 * a.n2
-            source = (((image * a.x_channels + q // a.mul * a.x_each) * a.xd + depth) * a.xh + row) * a.xw
-            target, wi, offset = (plane * a.oh + i) * a.ow, q * a.w_each, bias[q]
-            whole = row >= 0 and row + a.reach_rows < a.xh and skip == 0 and rows == R
+            volume = (image * a.x_channels + q // a.mul * a.x_each) * a.xd + depth
+            source, target = (volume * a.xh + i * a.sh - a.ph) * a.xw, (plane * a.oh + i) * a.ow
+            wi, offset = q * a.w_each, bias[q]
             for j in range(0, a.ow, COLUMNS):
                 column, columns, yi = j * a.sw - a.pw, a.ow - j, target + j
-                xi, top, bottom, left, right = source + column, -row, a.xh - row, -column, a.xw - column
-                acc = start_rows(y, yi, a.y_row, skip, rows, columns, offset, p.accumulate, R, FLAT)
-                if whole and column >= 0 and column + a.reach <= a.xw and columns >= COLUMNS:
+                xi, left, right = source + column, -column, a.xw - column
+                acc = start_rows(y, yi, a.y_row, keep, columns, offset, p.accumulate, R, FLAT)
+                if whole and column >= 0 and right >= a.reach and columns >= COLUMNS:
                     acc = slide_rows(
-                        acc, x, xi, a.x_row, 0, 0, a.row_step, 0, 0, a.sw, w, wi, a.w_row, a.w_col, table, r0, r1, s0,
-                        s1, K1, G1, K2, G2, SH, SW, R, 0, FLAT,
+                        acc, x, xi, a.x_row, blocks, valid, 0, 0, a.sw, w, wi, a.w_row, a.w_col, table, r0, r1, s0, s1,
+                        K1, G1, K2, G2, SH, SW, R, 0, FLAT,
                     )  # fmt: skip
-                    finish_rows(clamp_tile(acc, p.low, p.high, R, 1), y, yi, a.y_row, 0, R, COLUMNS, R, 0, FLAT)
+                    if p.clamp:
+                        acc = clamp_tile(acc, p.low, p.high, R, 1)
+                    finish_rows(acc, y, yi, a.y_row, keep, columns, R, 0, FLAT)
                 else:
                     acc = slide_rows(
-                        acc, x, xi, a.x_row, top, bottom, a.row_step, left, right, a.sw, w, wi, a.w_row, a.w_col, table,
-                        r0, r1, s0, s1, K1, G1, K2, G2, SH, SW, R, 1, FLAT,
+                        acc, x, xi, a.x_row, blocks, valid, left, right, a.sw, w, wi, a.w_row, a.w_col, table, r0, r1,
+                        s0, s1, K1, G1, K2, G2, SH, SW, R, 1, FLAT,
                     )  # fmt: skip
-                    acc = clamp_tile(acc, p.low, p.high, R, 1)
-                    finish_rows(acc, y, yi, a.y_row, skip, rows, columns, R, 1, FLAT)
+                    if p.clamp:
+                        acc = clamp_tile(acc, p.low, p.high, R, 1)
+                    finish_rows(acc, y, yi, a.y_row, keep, columns, R, 1, FLAT)
 
     return conv_depthwise_slide
 
@@ -103,14 +107,14 @@ class Planes:
     w_tap: tuple
 
     @property
-    def flops(self):
-        return 2 * self.images * self.outs * np.prod(self.grid) * self.terms * np.prod(self.kernel)
+    def taps(self):
+        return prod(self.kernel)
 
     @property
     def bytes(self):
         """Bytes of the input and of the output, each once."""
-        inputs = self.images * self.outs // self.mul * self.terms * np.prod(self.source)
-        return np.dtype(self.dtype).itemsize * (inputs + self.images * self.outs * np.prod(self.grid))
+        inputs = self.images * self.outs // self.mul * self.terms * prod(self.source)
+        return np.dtype(self.dtype).itemsize * (inputs + self.images * self.outs * prod(self.grid))
 
 
 @lru_cache(maxsize=1024)
@@ -159,8 +163,8 @@ class Form(NamedTuple):
 
 _NO_CALLS = Calls(0, 1, ())
 _WIDE = isa.registers >= 32
-_ROWS = (14, 10, 8, 7, 4) if _WIDE else (7, 4)
-_MOST_K = 11 if _WIDE else 5
+ROWS = (14, 10, 8, 7, 4, 2, 1) if _WIDE else (7, 4, 2, 1)
+MOST_K = 11 if _WIDE else 5
 
 
 def _column_groups(form_sw, kw, dw):
@@ -172,26 +176,26 @@ def _column_groups(form_sw, kw, dw):
     return 2, range(0, kw - 1, 2), (kw - 1,) * (kw % 2)
 
 
-def _forms(planes):
-    """The forms that fit a problem."""
+def forms(planes, least=4):
+    """The forms that fit a problem, of `least` rows or more."""
     (_, kh, kw), (_, sh, sw), (_, dh, dw) = planes.kernel, planes.stride, planes.dilation
     fixed = sw if sw in (1, 2) else 0
-    forms = []
-    for rows in _ROWS:
+    found = []
+    for rows in (rows for rows in ROWS if rows >= least):
         single = Calls(1, 1, tuple((r, s) for r in range(kh) for s in range(kw)))
-        forms.append(Form(single, _NO_CALLS, 1, fixed, rows, 0, sh, 1))
+        found.append(Form(single, _NO_CALLS, 1, fixed, rows, 0, sh, 1))
         if kh > 1 and (sh == 1 or (sh == 2 and dh == 1)):
             group, many, left = _column_groups(fixed, kw, dw)
-            k = split(kh, split(kh, _MOST_K if group == 1 else _MOST_K // 2))
+            k = split(kh, split(kh, MOST_K if group == 1 else MOST_K // 2))
             if k * group + rows + 4 + 3 * (group > 1) <= isa.registers and (kh % k == 0 or group == 1):
                 first = Calls(k, group, tuple((r, s) for r in range(0, kh - k + 1, k) for s in many))
                 second = Calls(k, 1, tuple((r, s) for r in range(0, kh - k + 1, k) for s in left))
                 if kh % k:
                     second = Calls(kh % k, 1, tuple((kh - kh % k, s) for s in many))
-                forms.append(Form(first, second, sh, fixed, rows, 0, dh if sh == 1 else 1, dh if sh == 1 else 1))
+                found.append(Form(first, second, sh, fixed, rows, 0, dh if sh == 1 else 1, dh if sh == 1 else 1))
     if planes.grid[1] <= 4:
-        forms += _flat_forms(planes, fixed)
-    return forms
+        found += _flat_forms(planes, fixed)
+    return found
 
 
 def _flat_forms(planes, fixed):
@@ -202,7 +206,7 @@ def _flat_forms(planes, fixed):
     columns = range(kw - (k - 1) * step) if k > 1 else range(kw)  # those with K taps
     first = Calls(k, 1, tuple((r, s) for r in range(kh) for s in columns))
     second = Calls(k - 1, 1, tuple((r, s) for r in range(kh) for s in range(len(columns), step)) if k > 1 else ())
-    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in (_ROWS[0], 4) if k + rows + 3 <= isa.registers]
+    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in (ROWS[0], 4) if k + rows + 3 <= isa.registers]
 
 
 # ---- cost: cycles of one core
@@ -212,10 +216,14 @@ _LOAD = {1: 1.64, 2: 3.3, 0: 32.0}  # of one vector by column step: misaligned, 
 _GROUP = {1: 1.0, 2: 1.3, 3: 1.6}  # loads of a group of column taps of step 2, next to those of one
 
 
-def _cycles(planes, form):
-    """Cycles of a form: its multiplications or loads, whichever takes longer, tile by tile."""
-    LANES = lanes(planes.dtype)
+def tiles_of(planes, form):
     od, oh, ow = planes.grid
+    columns = lanes(planes.dtype) * (form.rows if form.flat else 1)
+    return planes.images * planes.outs * od * len(row_blocks(oh, form)) * split(ow, columns)
+
+
+def cycles(planes, form):
+    """Cycles of a form: its multiplications or loads, whichever takes longer, tile by tile."""
     wide = isa.width / 64
     entry = 0
     for k, g, entries in form[:2]:
@@ -223,25 +231,21 @@ def _cycles(planes, form):
         work = max(form.rows * k * g, rows * _LOAD[form.sw] * (_GROUP[g] if form.sw == 2 else 1))
         entry += len(entries) * (work * wide + k * g + 8 + 0.3 * rows)
     each = 40 + 3.5 * form.rows + planes.kernel[0] * planes.terms * entry
-    if form.flat:
-        tiles = oh * split(ow, form.rows * LANES)
-    else:
-        tiles = len(_row_blocks(oh, form)) * split(ow, LANES)
-    return planes.images * planes.outs * od * tiles * each
+    return tiles_of(planes, form) * each
 
 
 @lru_cache(maxsize=1024)
 def best_form(planes):
     """(form of least cost, its nanoseconds)."""
-    form = min(_forms(planes), key=lambda form: _cycles(planes, form))
-    return form, _cycles(planes, form) * NANOSECONDS + 0.01 * planes.bytes
+    form = min(forms(planes), key=lambda form: cycles(planes, form))
+    return form, cycles(planes, form) * NANOSECONDS + 0.01 * planes.bytes
 
 
 # ---- programs
 
 
 @lru_cache(maxsize=1024)
-def _row_blocks(height, form):
+def row_blocks(height, form):
     """(first output row, rows done before, rows) of each tile: rows of one class of the dilation, `classes` apart."""
     if form.flat:
         return [(i, 0, form.rows) for i in range(height)]
@@ -254,13 +258,37 @@ def _row_blocks(height, form):
     return blocks
 
 
-def _table(planes, calls):
+def _groups(form):
+    """The first row taps of entries: rows of the image are inside or not for each of them."""
+    return sorted({r for calls in form[:2] for r, _ in calls.entries})
+
+
+def _block_table(planes, form):
+    """For each tile: its first output row, the rows that it keeps, whether all it reads are in the image, and which."""
+    stride, dilation, before, size = planes.stride[1], planes.dilation[1], planes.before[1], planes.source[1]
+    step, depth = 0 if form.flat else form.row_gap, (form.rows - 1) * form.sh + max(form.first.k, form.second.k)
+    table = []
+    for i, done, rows in row_blocks(planes.grid[1], form):
+        keep = bits(done <= m < rows for m in range(form.rows))
+        top = i * stride - before
+        inside = [[0 <= top + group * dilation + t * step < size for t in range(depth)] for group in _groups(form)]
+        whole = keep == (1 << form.rows) - 1 and all(map(all, inside))
+        table.append((i, keep, int(whole), *map(bits, inside)))
+    return table
+
+
+def bits(flags):
+    """The number whose bit i is the i-th flag."""
+    return sum(1 << i for i, flag in enumerate(flags) if flag)
+
+
+def _table(planes, form, calls):
     """The entries of a table for each tap in depth and each term of the sum."""
-    (_, h, w), (wd, wr, wc), (dd, dh, dw) = planes.source, planes.w_tap, planes.dilation
-    volume = planes.source[0] * h * w
+    (depth, h, w), (wd, wr, wc), (dd, dh, dw) = planes.source, planes.w_tap, planes.dilation
+    groups = _groups(form)
     return [
         (
-            *(term * volume + (d * dd * h + r * dh) * w + s * dw, s * dw, r * dh),
+            *((term * depth + d * dd) * h * w + r * dh * w + s * dw, s * dw, groups.index(r)),
             planes.w_first + term * planes.w_term + d * wd + r * wr + s * wc,
         )
         for d in range(planes.kernel[0])
@@ -271,42 +299,43 @@ def _table(planes, calls):
 
 def _numbers(planes, form):
     """The fields of the block that say where things are."""
-    LANES, kh, (_, sh, sw) = lanes(planes.dtype), planes.kernel[1], planes.stride
-    (_, dh, dw), (_, _, width) = planes.dilation, planes.source
+    LANES, sw, dw, width = lanes(planes.dtype), planes.stride[2], planes.dilation[2], planes.source[2]
     rows, each, calls = form.rows, planes.terms, form[:2]
     span = LANES * max(form.sw, 1) if form.sw else (LANES - 1) * sw + 1  # columns that a load takes up
     reach = max(s * dw + span + (c.g == 3) for c in calls for _, s in c.entries)
     if form.flat:
         step = sw * LANES
         reach += (rows - 1 + max(c.k for c in calls) - 1) * step
-        places = {"x_row": step, "row_step": 0, "y_row": LANES, "reach_rows": (kh - 1) * dh}
+        places = {"x_row": step, "y_row": LANES}
     else:
-        height = (rows - 1) * form.classes * sh + (kh - 1) * dh
-        places = {"x_row": form.row_gap * width, "row_step": form.row_gap, "reach_rows": height}
-        places["y_row"] = form.classes * planes.grid[2]
+        places = {"x_row": form.row_gap * width, "y_row": form.classes * planes.grid[2]}
     w_row = planes.w_tap[2] * sw * LANES if form.flat else planes.w_tap[1]
     return {
         **dict(zip(("xd", "xh", "xw", "od", "oh", "ow"), planes.source + planes.grid, strict=True)),
         **dict(zip(("sd", "sh", "sw", "pd", "ph", "pw"), planes.stride + planes.before, strict=True)),
         **{"kd": planes.kernel[0], "dd": planes.dilation[0], "outs": planes.outs, "mul": planes.mul, "x_each": each},
         **{"x_channels": planes.outs // planes.mul * each, "w_row": w_row, "w_col": planes.w_tap[2]},
-        **{"w_each": each * int(np.prod(planes.kernel)), "n1": each * len(calls[0].entries), "reach": reach, **places},
+        **{"w_each": each * planes.taps, "n1": each * len(calls[0].entries), "reach": reach, **places},
         **{"n2": each * len(calls[1].entries), "second": planes.kernel[0] * each * len(calls[0].entries)},
     }
+
+
+def plan_array(names, planes, form, more):
+    """The numbers with these names, then the table of entries, then that of row blocks, for the kernel."""
+    names, blocks = names.split(), _block_table(planes, form)
+    table = _table(planes, form, form.first) + _table(planes, form, form.second)
+    sizes = {"row_blocks": len(blocks), "blocks": len(names) + 4 * len(table), "block_size": len(blocks[0])}
+    numbers = _numbers(planes, form) | sizes | more
+    return np.array([*(numbers[name] for name in names), *chain(*table, *blocks)], np.int64)
 
 
 @lru_cache(maxsize=1024)
 def _plan(planes):
     """(body, tiles, numbers and tables, work) of the row that computes the planes: all but its arrays."""
     form, work = best_form(planes)
-    blocks = _row_blocks(planes.grid[1], form)
-    table = _table(planes, form.first) + _table(planes, form.second)
-    units = planes.images * planes.outs * planes.grid[0] * len(blocks)
+    units = planes.images * planes.outs * planes.grid[0] * len(row_blocks(planes.grid[1], form))
     part = rows_per_tile(units, work / units)
-    names = NUMBERS.split()
-    numbers = _numbers(planes, form) | {"row_blocks": len(blocks), "units": units, "part": part}
-    numbers["blocks"] = len(names) + 4 * len(table)
-    plan = np.array([*(numbers[name] for name in names), *chain(*table, *blocks)], np.int64)
+    plan = plan_array(NUMBERS, planes, form, {"units": units, "part": part})
     (k1, g1, _), (k2, g2, _) = form[:2]
     body = make_slide(planes.dtype, k1, g1, k2, g2, form.sh, form.sw, form.rows, form.flat)
     return body, split(units, part), plan, work
@@ -314,12 +343,17 @@ def _plan(planes):
 
 def _emit(planes, x, w, bias, y, epilogue):
     body, tiles, plan, work = _plan(planes)
+    bias = zeros(planes.outs, planes.dtype) if bias is None else bias
+    return [Row(body, tiles, {"x": x, "w": w, "bias": bias, "y": y, "plan": plan, **epilogue_fields(epilogue)}, work)]
+
+
+def epilogue_fields(epilogue):
+    """The fields of a block that say what is done to a result before it is stored."""
     low, high, accumulate = epilogue
-    arrays = {"x": x, "w": w, "bias": zeros(planes.outs, planes.dtype) if bias is None else bias, "y": y, "plan": plan}
-    return [Row(body, tiles, {**arrays, "low": low, "high": high, "accumulate": int(accumulate)}, work)]
+    return {"low": low, "high": high, "accumulate": int(accumulate), "clamp": int(low > -np.inf or high < np.inf)}
 
 
-def _refusal(spec):
+def refusal(spec):
     if spec.icg != 1:
         return f"needs one input channel per group, has {spec.icg}"
     if 0 in (spec.n, spec.out_pixels, spec.in_pixels):
@@ -336,7 +370,7 @@ class ConvForward(Impl):
 
     @staticmethod
     def when(spec):
-        return _refusal(spec)
+        return refusal(spec)
 
     @staticmethod
     def cost(spec):
@@ -358,7 +392,7 @@ class ConvBackwardData(Impl):
     def when(spec):
         if max(spec.sd, spec.sh, spec.sw) > 1:
             return "needs stride 1"
-        return _refusal(spec)
+        return refusal(spec)
 
     @staticmethod
     def cost(spec):

@@ -115,6 +115,7 @@ MOST_TAPS = 512
 COPY_BYTES = 1 << 18  # of one tile's copy: a quarter of a second-level cache of 1 MB
 OUT_BYTES = 1 << 17  # of the rows that a tile keeps until they are spread over a strided output
 COLUMN_VECTORS = 64  # vectors of one product row at most
+MISALIGNED = 1.64  # cycles of a load that crosses lines, next to one for a multiplication
 
 
 def _sizes(gather, threads):
@@ -184,8 +185,8 @@ def _refusal(gathers):
 
 
 def _cost(gathers):
-    """The multiplications, with the lanes that each row's last vector wastes, the copies, and one call for each row of
-    a register tile."""
+    """The multiplications or, in tiles of one row, the loads, with the lanes that each row's last vector wastes; the
+    copies, and one call for each row of a register tile: measured on depthwise layers where that row is all it has."""
     total = 0
     for gather in gathers:
         LANES, (MR, NR) = lanes(gather.dtype), isa.tile(gather.rows)
@@ -194,8 +195,9 @@ def _cost(gathers):
         height = split(gather.grid[1], row_blocks)
         waste = split(gather.grid[2], LANES) * LANES / gather.grid[2]
         copies = PACK_CYCLES * len(phases) * (1 + int(rows.max()) / height) / (len(gather.taps) * gather.rows)
-        calls = 20 / (min(MR * NR, 24) * min(channels, gather.channels) * len(gather.taps))
-        total += gather.work * waste * (1 + copies + calls)
+        terms = min(channels, gather.channels) * len(gather.taps)
+        calls = (300 if MR == 1 else 20) / (min(MR * NR, 24) * terms)
+        total += gather.work * waste * (max(1, MISALIGNED / MR) + copies + calls)
     return total
 
 

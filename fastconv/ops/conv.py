@@ -20,7 +20,10 @@ from ..autograd.op import Op, value
 from ..driver import launch
 from ..kernels import (  # noqa: F401  (they register their implementations)
     depthwise,
+    depthwise_strided,
+    depthwise_weights,
     direct,
+    dot,
     grouped,
     implicit_gemm,
     pointwise,

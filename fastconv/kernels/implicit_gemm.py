@@ -291,7 +291,8 @@ class ConvForward(Impl):
         if not _phased_forward(spec):
             return emit_forward(gather_plan, spec, buffers)
         row, phases = split_row(spec, buffers["x"])
-        return row, *emit_forward(gather_plan, spec, {**buffers, "x": phases}, _phased_forward, _phased_packed)
+        rows = emit_forward(gather_plan, spec, {**buffers, "x": phases}, _phased_forward, _phased_packed)
+        return row, *(one._replace(temporaries=("x",)) for one in rows)
 
 
 @implements("conv.bwd_data", rank=50)
@@ -370,8 +371,8 @@ class ConvBackwardWeights(Impl):
             return ()
         body, tiles, numbers, tables, work, scratch = _weights_plan(spec, driver.get_num_threads())
         values = {"x": buffers["x"], "gy": buffers["gy"], "gw": buffers["gw"], "zeros": zeros(spec.oc, spec.dtype)}
-        before = ()
-        if _weights_geometry(spec)[1] != (spec.sd, spec.sh, spec.sw):
-            row, values["x"] = split_row(spec, buffers["x"])
-            before = (row,)
-        return (*before, Row(body, tiles, {**values, **tables, **numbers}, work, scratch))
+        main = Row(body, tiles, {**values, **tables, **numbers}, work, scratch)
+        if _weights_geometry(spec)[1] == (spec.sd, spec.sh, spec.sw):
+            return (main,)
+        row, main.values["x"] = split_row(spec, buffers["x"])
+        return row, main._replace(temporaries=("x",))

@@ -10,9 +10,8 @@ from functools import cache
 
 import numpy as np
 
-from .. import _memory
 from .._jit import Block, tile_body
-from ..driver import Row
+from ..driver import Row, Temporary
 from ..simd import array_at, fields, lanes, load_window, store_part
 from .gathers import column_step, split
 
@@ -67,9 +66,10 @@ def phased(gathers):
 
 
 def split_row(spec, x):
-    """(the row that splits the image, its result)."""
+    """(the row that splits the image, its result: a Temporary)."""
     height, width = split(spec.ih, spec.sh), split(spec.iw, spec.sw)
-    phases = _memory.empty((spec.n * spec.ic * spec.sh * spec.sw * height * width,), spec.dtype)
+    phases = Temporary(spec.n * spec.ic * spec.sh * spec.sw * height * width, spec.dtype)
     numbers = {"xh": spec.ih, "xw": spec.iw, "sh": spec.sh, "sw": spec.sw, "height": height, "width": width}
     body = make_split(spec.dtype, column_step(spec.sw))
-    return Row(body, spec.n * spec.ic, {"x": x, "y": phases, **numbers}, phases.size * 0.2), phases
+    row = Row(body, spec.n * spec.ic, {"x": x, "y": phases, **numbers}, phases.size * 0.2, temporaries=("y",))
+    return row, phases

@@ -164,6 +164,7 @@ class Form(NamedTuple):
 _NO_CALLS = Calls(0, 1, ())
 _WIDE = isa.registers >= 32
 ROWS = (14, 10, 8, 7, 4, 2, 1) if _WIDE else (7, 4, 2, 1)
+_FLAT_ROWS = (21, 14, 10, 8, 4) if _WIDE else (10, 7, 4)
 MOST_K = 11 if _WIDE else 5
 
 
@@ -206,7 +207,7 @@ def _flat_forms(planes, fixed):
     columns = range(kw - (k - 1) * step) if k > 1 else range(kw)  # those with K taps
     first = Calls(k, 1, tuple((r, s) for r in range(kh) for s in columns))
     second = Calls(k - 1, 1, tuple((r, s) for r in range(kh) for s in range(len(columns), step)) if k > 1 else ())
-    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in (ROWS[0], 4) if k + rows + 3 <= isa.registers]
+    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in _FLAT_ROWS if k + rows + 3 <= isa.registers]
 
 
 # ---- cost: cycles of one core

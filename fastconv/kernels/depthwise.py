@@ -164,7 +164,7 @@ class Form(NamedTuple):
 _NO_CALLS = Calls(0, 1, ())
 _WIDE = isa.registers >= 32
 ROWS = (14, 10, 8, 7, 4, 2, 1) if _WIDE else (7, 4, 2, 1)
-_FLAT_ROWS = (21, 14, 10, 8, 4) if _WIDE else (10, 7, 4)
+_FLAT_ROWS = (14, 9, 7, 4) if _WIDE else (10, 7, 4)
 MOST_K = 11 if _WIDE else 5
 
 

@@ -105,6 +105,30 @@ def test_env_names_everything(capsys, monkeypatch):
     assert re.search(r"numba 0\.\d+", text) and "FASTCONV_POOL_MB=100   (set)" in text and "FASTCONV_ISA=auto\n" in text
 
 
+# ---- summary
+
+
+def test_summary_shows_layers_times_and_a_picture(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "lenet5.png"
+    assert main(["summary", "lenet5", "--input", "2x1x32x32", "--time", "--plot", str(picture)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^LeNet5 on 2x1x32x32: [\d,]+ parameters .* multiply-adds, .* MB moved, [\d.]+ ms$", text, re.M)
+    assert f"picture      {picture}" in text and picture.stat().st_size > 10_000
+    assert main(["summary", "lenet5"]) == 0
+    assert re.search(r"^LeNet5 on 1x1x32x32: ", capsys.readouterr().out, re.M)
+
+
+def test_summary_refuses(capsys, monkeypatch, tmp_path):
+    assert "no network is called 'lenet'" in refuse(capsys, "summary", "lenet")
+    assert "the input must be whole numbers with x between them" in refuse(
+        capsys, "summary", "lenet5", "--input", "1,2"
+    )
+    assert "at least 1" in refuse(capsys, "summary", "lenet5", "--input", "0x1x32x32")
+    monkeypatch.setattr("fastconv.cli.summary.find_spec", lambda name: None)
+    assert "--plot needs matplotlib" in refuse(capsys, "summary", "lenet5", "--plot", str(tmp_path / "x.png"))
+
+
 # ---- the command itself
 
 

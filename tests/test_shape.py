@@ -48,8 +48,18 @@ def test_what_torch_refuses(mode, x):
                 with pytest.raises(ValueError, match="pad: "):
                     F.pad(array, pads, mode)
             else:
-                if mode == "constant" or min(pads) >= 0:
-                    assert F.pad(array, pads, mode).shape == tuple(want.shape)
+                assert F.pad(array, pads, mode).shape == tuple(want.shape)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("mode", NUMPY_MODE)
+@pytest.mark.parametrize("pads", [(-1, 0), (2, -3), (-2, 2, -1, -1), (-3, 1, 2, -2)])
+def test_pads_that_crop(mode, pads, x):
+    import torch
+
+    want = torch.nn.functional.pad(torch.tensor(x), pads, mode)
+    np.testing.assert_array_equal(F.pad(x, pads, mode), want)
+    check_op(lambda x: F.pad(x, pads, mode), x)
 
 
 def test_bad_input(x):

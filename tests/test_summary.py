@@ -61,6 +61,26 @@ def test_vgg16():
     assert found.layers[-1].field == ((404, 32, 112),) * 2  # all 7x7 windows together: 212 + 6 * 32
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, parameters, multiply_adds, field",
+    [
+        ("resnet50", 25_557_032, 4_089_184_256, 427),  # 4.09 G and 25.6 M; stride in the 3x3 convolution
+        ("mobilenet_v1", 4_231_976, 568_740_352, 315),  # arXiv 1704.04861, table 8: 569 M and 4.2 M
+        ("mobilenet_v2", 3_504_872, 300_774_272, 491),  # arXiv 1801.04381, table 4: 300 M and 3.4 M
+    ],
+)
+def test_published_networks(name, parameters, multiply_adds, field):
+    """Field before the global pooling; 315: Araujo et al. 2019, Distill, table 1, where ResNet-50, with its strides in
+    the first 1x1 convolutions, has 483: 8 + 16 + 32 more, from three 3x3 convolutions that see twice as far.
+    """
+    model = fc.models.get_model(name)
+    found = fc.summary(model, (1, 3, 224, 224))
+    assert (found.parameters, found.multiply_adds) == (parameters, multiply_adds)
+    last = [layer for layer in found.layers if layer.output_shape[2:] == (7, 7)][-1]
+    assert last.field[0].size == field and last.field[0].jump == 32
+
+
 def test_alexnet_receptive_fields():
     """Size, jump and start of each layer: D. H. The, "A guide to receptive field arithmetic for CNNs", 2017, table."""
     layers = [nn.Conv2d(1, 1, 11, 4), nn.MaxPool2d(3, 2), nn.Conv2d(1, 1, 5, padding=2), nn.MaxPool2d(3, 2)]
@@ -279,3 +299,20 @@ def test_comparisons_refuse():
         fc.compare({"a": nn.ReLU()}, (1, 3)).row("x")
     timed = fc.compare({"a": nn.ReLU(), "b": nn.Tanh()}, (1, 3), timed=1)
     assert timed.rows[1].seconds > 0 and "of first" in str(timed) and "ms" in str(timed)
+
+
+# ---- pictures
+
+
+def test_pictures(tmp_path):
+    pytest.importorskip("matplotlib")
+    from fastconv.plot import cost_picture, field_picture, summary_picture
+
+    layers = [nn.Conv2d(4, 4, 3, stride=2 - i % 2, padding=1) for i in range(3)] + [nn.ReLU() for _ in range(50)]
+    found = fc.summary(nn.Sequential(*layers), (1, 4, 20, 24), timed=1)
+    for draw in (cost_picture, field_picture, summary_picture):
+        draw(tmp_path / draw.__name__, found)
+        picture = (tmp_path / draw.__name__).read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    with pytest.raises(ValueError, match="no layer with a receptive field of two axes"):
+        field_picture(tmp_path / "none.png", fc.summary(nn.ReLU(), (1, 3)))

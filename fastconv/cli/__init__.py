@@ -7,9 +7,9 @@ import argparse
 import sys
 
 from .. import _config
-from . import demo, env, explain, models, train
+from . import demo, env, explain, models, summary, train
 
-COMMANDS = {"demo": demo, "train": train, "env": env, "explain": explain, "models": models}
+COMMANDS = {"demo": demo, "train": train, "env": env, "explain": explain, "models": models, "summary": summary}
 
 
 class _Parser(argparse.ArgumentParser):

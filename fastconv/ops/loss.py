@@ -169,6 +169,8 @@ def cross_entropy(input, target, weight=None, *, ignore_index=-100, reduction="m
         raise ValueError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing}")
     if target.shape == input.shape and target.dtype.kind == "f":
         _check_class_weight("cross_entropy", input, weight)
+        if ignore_index >= 0:
+            raise ValueError(f"cross_entropy: probabilities have no class to ignore, got ignore_index {ignore_index}")
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     shaped = _classes_last("cross_entropy", input, target, weight, ignore_index)
     out = CrossEntropy.apply(*shaped, ignore_index, reduction, label_smoothing)
@@ -251,6 +253,10 @@ def _difference(op, input, target, reduction):
     floating(op, "target", target)
     _check_reduction(op, reduction)
     if input.shape != target.shape:
+        try:
+            np.broadcast_shapes(input.shape, target.shape)
+        except ValueError:
+            raise ValueError(f"{op}: target {target.shape} does not broadcast to input {input.shape}") from None
         text = f"{op}: target {target.shape} has another shape than input {input.shape}; they are broadcast"
         warnings.warn(text, UserWarning, stacklevel=3)
     return input - target

@@ -229,6 +229,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     _check_channels("batch_norm", input, **named)
+    if eps <= 0:
+        raise ValueError(f"batch_norm: eps must be positive, got {eps}")
     if training and input.size == input.shape[1]:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
     mean, var = (a._data if isinstance(a, Variable) else a for a in (running_mean, running_var))

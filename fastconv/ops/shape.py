@@ -9,7 +9,7 @@ __all__ = ["cat", "flatten", "pad", "split", "stack"]
 
 
 class Pad(Op):
-    """`pads` has (before, after) per axis of x; negative numbers crop, in mode "constant" only."""
+    """`pads` has (before, after) per axis of x; negative numbers crop."""
 
     name = "pad"
 
@@ -72,7 +72,9 @@ def _sources(n, before, after, mode):
 
 def _fold(g, axis, before, n, sources):
     g = np.moveaxis(g, axis, 0)
-    out = g[before : before + n].copy()
+    out = np.zeros((n, *g.shape[1:]), g.dtype)
+    first, last = max(0, -before), min(n, len(g) - before)  # what is left of the axis itself
+    out[first:last] = g[first + before : last + before]
     for j in (*range(before), *range(before + n, len(g))):
         out[sources[j]] += g[j]
     return np.moveaxis(out, 0, axis)
@@ -82,8 +84,8 @@ def pad(input, pad, mode="constant", value=None):
     """Grow (or, with negative numbers, crop) the last axes.
 
     pad: (before, after) of the last axis, then of the one before it, and so on. mode: "constant" (filled with `value`,
-    0 by default), "reflect" (border not repeated; less than the size), "replicate", "circular" (at most the size). The
-    three last modes pad the last 1, 2 or 3 axes of inputs with one or two axes more.
+    0 by default), "reflect" (border not repeated; less than the size), "replicate", "circular" (at most the size; what
+    is cropped is cropped first). The three last modes pad the last 1, 2 or 3 axes of inputs with one or two axes more.
     """
     array("pad", "input", input)
     pad = tuple(int(p) for p in pad)
@@ -100,6 +102,10 @@ def pad(input, pad, mode="constant", value=None):
         if value:
             raise ValueError(f"pad: mode {mode!r} takes no value, got {value}")
         _check_border(input.shape, count, pads, mode)
+        if mode == "circular" and min(pad, default=0) < 0:
+            cropped = tuple((min(a, 0), min(b, 0)) for a, b in pads)
+            input, pads = Pad.apply(input, cropped, "constant", 0), tuple((max(a, 0), max(b, 0)) for a, b in pads)
+            _check_border(input.shape, count, pads, mode)
     elif any(n + a + b < 0 for n, (a, b) in zip(input.shape, pads, strict=True)):
         raise ValueError(f"pad: {pad} crops more than there is in input {input.shape}")
     return Pad.apply(input, pads, mode, 0 if value is None else value)
@@ -113,8 +119,8 @@ def _check_border(shape, count, pads, mode):
         )
     for n, (before, after) in zip(shape, pads, strict=True):
         most = {"reflect": n - 1, "circular": n}.get(mode)
-        if min(before, after) < 0:
-            raise ValueError(f"pad: mode {mode!r} does not crop, got ({before}, {after})")
+        if min(before, after) < 0 and n + before + after < 1:
+            raise ValueError(f"pad: mode {mode!r} leaves nothing of an axis of size {n}, got ({before}, {after})")
         if (before or after) and (n == 0 or (most is not None and max(before, after) > most)):
             limit = f"at most {most}" if most is not None else "a size above 0"
             raise ValueError(f"pad: mode {mode!r} wants {limit} along an axis of size {n}, got ({before}, {after})")

@@ -15,11 +15,7 @@ UNEQUAL = 1.2  # times the least traffic, from where on guideline 1 speaks: 1:4 
 GROUPED = 1.5  # times the traffic of the dense layer with the same multiply-adds
 BRANCHES = 3
 SHARE = 0.01  # of the time, below which nothing is said
-ELEMENTWISE = frozenset(
-    ("batch_norm", "relu", "relu6", "leaky_relu", "prelu", "elu", "sigmoid", "silu", "gelu", "tanh")
-)
-ELEMENTWISE |= frozenset(("hardswish", "hardsigmoid", "mish", "softplus", "add", "sub", "mul", "div", "clip", "cat"))
-ELEMENTWISE |= frozenset(("channel_shuffle", "group_norm", "layer_norm", "instance_norm", "index", "permute", "pad"))
+_NOT_ELEMENTWISE = ("pool", "mean", "sum", "extreme", "softmax", "interpolate", "sample", "roi", "fold")
 
 
 @dataclass(frozen=True)
@@ -122,4 +118,5 @@ def _elementwise(trace, seconds, total):
 def _is_elementwise(row):
     if row.conv is not None:
         return row.conv.g > 1 and row.conv.icg == 1
-    return all(name in ELEMENTWISE for name in row.operations) and row.written > 0
+    mixes = any(word in name for name in row.operations for word in _NOT_ELEMENTWISE)
+    return row.written > 0 and not row.multiply_adds and not mixes

@@ -1,8 +1,9 @@
 """`summary`: a network's layers as a table, with what each costs and sees."""
 
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from ..nn import Module
 from .field import Field
@@ -116,7 +117,7 @@ def _shapes(given):
     several = isinstance(given, list) and given and all(isinstance(shape, (tuple, list)) for shape in given)
     shapes = tuple(tuple(shape) for shape in (given if several else [given]))
     for shape in shapes:
-        if not shape or not all(isinstance(n, Integral) and n > 0 for n in shape):
+        if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
             raise ValueError(
                 f"summary: input_shape must be sizes of at least 1, such as (1, 3, 224, 224), given {given!r}"
             )

@@ -94,6 +94,10 @@ def load_window(x, xi, step, low, high, fixed):
     return np.array([x[xi + i * step] if low <= i < high else 0 for i in range(LANES)], x.dtype)
 
 
+def load_bits(x, xi, bits):
+    return np.array([x[xi + i] if bits >> i & 1 else 0 for i in range(LANES)], x.dtype)
+
+
 def load_vector(x, xi):
     return _take(x, xi).copy()
 
@@ -461,3 +465,27 @@ def activation_vector(x, alpha, beta, name):
 
 def activation_gradient_vector(g, v, alpha, beta, name):
     return BACKWARD[name](*map(PlainValue, (g, v, alpha, beta))).array
+
+
+# ---- gradients of overlapping windows; the compiled forms are in `simd_collect.py`
+
+
+def _windows_over(c, first, out, kw, sw):
+    return [first + m for m in range(-(-(c + 1 - kw) // sw), c // sw + 1) if 0 <= first + m < out]
+
+
+def slide_maxima(
+    gy, at, gi, plane_step, planes, oh, ow, first, base, gx, xi, x_row, top, bottom, left, right, kh, kw, sh, sw
+):
+    for t in range(top, bottom):
+        rows = [i for i in range(oh) if i * sh <= t < i * sh + kh]
+        for c in range(max(0, left), min(LANES * sw, right)):
+            columns = _windows_over(c, first, ow, kw, sw)
+            places = [gi + z * plane_step + i * ow + j for z in range(planes) for i in rows for j in columns]
+            here = base + t * x_row + c
+            gx[xi + t * x_row + c] = sum((gy[p] for p in places if at[p] == here), gx.dtype.type(0))
+
+
+def collect_columns(s, first, out, gx, xi, left, right, kw, sw):
+    for c in range(max(0, left), min(LANES * sw, right)):
+        gx[xi + c] = sum((s[j] for j in _windows_over(c, first, out, kw, sw)), gx.dtype.type(0))

@@ -30,14 +30,22 @@ def make_rows(dtype):
     @helper
     def combine(s, x, a, plane, z, i, d_at, d_w, d_n, h_at, h_w, h_n):
         """s = the weighted sum of the rows that row (z, i) of the result is made of."""
-        for v in range(0, a.iw, LANES):
-            total = splat_vector(s, s.dtype.type(0))
-            for k in range(z * a.kd, z * a.kd + d_n[z]):
-                depth = (plane * a.id + d_at[k]) * a.ih
-                for b in range(i * a.kh, i * a.kh + h_n[i]):
-                    weight = splat_vector(s, d_w[k] * h_w[b])
-                    total = fma_vector(load_window(x, (depth + h_at[b]) * a.iw + v, 1, 0, a.iw - v, 1), weight, total)
-            store_vector(total, s, v)
+        first = True
+        for k in range(z * a.kd, z * a.kd + d_n[z]):
+            depth = (plane * a.id + d_at[k]) * a.ih
+            for b in range(i * a.kh, i * a.kh + h_n[i]):
+                start, weight = (depth + h_at[b]) * a.iw, splat_vector(s, d_w[k] * h_w[b])
+                for v in range(0, a.iw - LANES + 1, LANES):
+                    total = splat_vector(s, s.dtype.type(0)) if first else load_vector(s, v)
+                    store_vector(fma_vector(load_vector(x, start + v), weight, total), s, v)
+                tail = a.iw // LANES * LANES
+                if tail < a.iw:
+                    total = splat_vector(s, s.dtype.type(0)) if first else load_vector(s, tail)
+                    value = load_window(x, start + tail, 1, 0, a.iw - tail, 1)
+                    store_vector(fma_vector(value, weight, total), s, tail)
+                first = False
+        if first:
+            fill_row(s[: a.iw], s.dtype.type(0))
 
     return combine
 

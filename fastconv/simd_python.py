@@ -94,6 +94,10 @@ def load_window(x, xi, step, low, high, fixed):
     return np.array([x[xi + i * step] if low <= i < high else 0 for i in range(LANES)], x.dtype)
 
 
+def load_bits(x, xi, bits):
+    return np.array([x[xi + i] if bits >> i & 1 else 0 for i in range(LANES)], x.dtype)
+
+
 def load_vector(x, xi):
     return _take(x, xi).copy()
 

@@ -7,6 +7,7 @@ An output may be the array of an input named in `IN_PLACE`: of an activation's i
 convolution's residual.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from .._registry import select
 from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
 from ..kernels.elementwise import activation_row
-from ..kernels.gathers import data_gathers
+from ..kernels.gathers import data_gathers, zeros
 from ..kernels.separable import row as separable_row
 from ..kernels.softmax import softmax_row
 from ..ops.interpolate import _maps as maps
@@ -147,7 +148,7 @@ def _conv_transpose(attrs, inputs, outputs, kept):
     rows = [*impl.emit(spec, {**buffers, "b": b} if takes_bias and b is not None else buffers)]
     if b is not None and not takes_bias:
         planes = y.reshape(spec.n * spec.ic, spec.in_pixels)
-        rows.append(affine_row(planes, np.ones(spec.ic, b.dtype), b, planes))
+        rows.append(affine_row(planes, ones(spec.ic, b.dtype), b, planes))
     return Emission(tuple(rows), impl.name, spec.flops())
 
 
@@ -202,13 +203,32 @@ def _combined(op, x, z, y, low=-np.inf, high=np.inf):
     return combine_row(op, x, z, y, walk, low, high)
 
 
+@lru_cache(maxsize=1024)
+def ones(size, dtype):
+    return np.ones(size, dtype)
+
+
 def _copied(x, y):
     return combine_row("copy", x, x, y, Walk(y.shape, *(strides(y.shape),) * 3))
+
+
+def _by_channel(x, z):
+    """The values of z, one for each channel or each channel of each image of x (n, c, *size), or None."""
+    if x.ndim < 3 or z.size not in (x.shape[1], x.shape[0] * x.shape[1]) or z.ndim not in (x.ndim - 1, x.ndim):
+        return None
+    lead = z.shape[: z.ndim - x.ndim + 2]
+    return z.reshape(-1) if lead in (x.shape[1:2], (1, x.shape[1]), x.shape[:2]) else None
 
 
 def _binary(op):
     def rows(attrs, inputs, outputs, kept):
         x, z = inputs
+        values = _by_channel(x, z) if op in ("mul", "add") and x.shape == outputs[0].shape else None
+        if values is not None:
+            scale, shift = (
+                (values, zeros(values.size, x.dtype)) if op == "mul" else (ones(values.size, x.dtype), values)
+            )
+            return _affine(attrs, (x, scale, shift), outputs, kept)
         return Emission((_combined(op, x, z, outputs[0], *_bounds(attrs)),), op, outputs[0].size)
 
     return rows

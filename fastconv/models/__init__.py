@@ -15,7 +15,7 @@ from .addernet import AdderResNet, adder_resnet20
 from .alexnet import AlexNet, alexnet
 from .catalogue import NETWORKS, Network, get_model, list_models, table
 from .convnext import ConvNeXt, convnext_base, convnext_large, convnext_small, convnext_tiny
-from .deeplab import DeepLabV3, deeplabv3_mobilenet_v3_large, deeplabv3_resnet101, deeplabv3_resnet50
+from .deeplab import DeepLabV3, deeplabv3_mobilenet_v3_large, deeplabv3_resnet50, deeplabv3_resnet101
 from .deform import DeformResNet, deform_resnet50
 from .densenet import DenseNet, densenet121, densenet161, densenet169, densenet201
 from .efficientnet import (
@@ -36,20 +36,20 @@ from .mobilenetv1 import MobileNetV1, mobilenet_v1
 from .mobilenetv2 import MobileNetV2, mobilenet_v2
 from .mobilenetv3 import MobileNetV3, mobilenet_v3_large, mobilenet_v3_small
 from .nin import NIN, nin_cifar10, nin_imagenet
-from .non_local import C2D, NonLocalResNet, non_local_c2d_101, non_local_c2d_50, non_local_resnet50
+from .non_local import C2D, NonLocalResNet, non_local_c2d_50, non_local_c2d_101, non_local_resnet50
 from .resnet import (
     BasicBlock,
     Bottleneck,
     ResNet,
-    resnet101,
-    resnet152,
     resnet18,
     resnet34,
     resnet50,
-    resnext101_32x8d,
+    resnet101,
+    resnet152,
     resnext50_32x4d,
-    wide_resnet101_2,
+    resnext101_32x8d,
     wide_resnet50_2,
+    wide_resnet101_2,
 )
 from .se_resnet import SEResNet, se_resnet50
 from .shiftnet import ShiftNet, shiftnet_a, shiftnet_b
@@ -68,11 +68,14 @@ from .video import VideoResNet, mc3_18, r2plus1d_18, r3d_18
 from .xception import Xception, xception
 
 __all__ = [
+    "C2D",
+    "NETWORKS",
+    "NIN",
+    "VGG",
     "AdderResNet",
     "AlexNet",
     "BasicBlock",
     "Bottleneck",
-    "C2D",
     "ConvNeXt",
     "DeepLabV3",
     "DeformResNet",
@@ -86,8 +89,6 @@ __all__ = [
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
-    "NETWORKS",
-    "NIN",
     "Network",
     "NonLocalResNet",
     "ResNet",
@@ -96,7 +97,6 @@ __all__ = [
     "ShuffleNetV1",
     "ShuffleNetV2",
     "SqueezeNet",
-    "VGG",
     "VideoResNet",
     "Xception",
     "adder_resnet20",
@@ -106,8 +106,8 @@ __all__ = [
     "convnext_small",
     "convnext_tiny",
     "deeplabv3_mobilenet_v3_large",
-    "deeplabv3_resnet101",
     "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
     "deform_resnet50",
     "densenet121",
     "densenet161",
@@ -133,18 +133,18 @@ __all__ = [
     "mobilenet_v3_small",
     "nin_cifar10",
     "nin_imagenet",
-    "non_local_c2d_101",
     "non_local_c2d_50",
+    "non_local_c2d_101",
     "non_local_resnet50",
     "r2plus1d_18",
     "r3d_18",
-    "resnet101",
-    "resnet152",
     "resnet18",
     "resnet34",
     "resnet50",
-    "resnext101_32x8d",
+    "resnet101",
+    "resnet152",
     "resnext50_32x4d",
+    "resnext101_32x8d",
     "se_resnet50",
     "shiftnet_a",
     "shiftnet_b",
@@ -168,7 +168,7 @@ __all__ = [
     "vgg16_bn",
     "vgg19",
     "vgg19_bn",
-    "wide_resnet101_2",
     "wide_resnet50_2",
+    "wide_resnet101_2",
     "xception",
 ]

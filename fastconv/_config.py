@@ -1,11 +1,14 @@
 """Every FASTCONV_* switch: name, default, meaning.  The only place that reads the environment.
 
 A switch is read once, when fastconv is imported.  `batch_invariant` and the thread count can also be changed at run
-time.
+time.  A bad value is a ValueError there; the command line, which imports fastconv before it can catch anything, says
+the same in one line and ends with exit code 2.
 """
 
 import os
+import sys
 from dataclasses import dataclass
+from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,26 @@ SWITCHES = {
 }
 
 
+def _is_command_line():
+    """Whether the process is `fastconv ...` or `python -m fastconv ...`."""
+    if sys.argv[:1] == ["-m"]:
+        after = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []
+        return after[:1] == [__package__]
+    return os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") == __package__
+
+
+def refuse(message) -> NoReturn:
+    """A switch has a bad value."""
+    if _is_command_line():
+        sys.stderr.write(f"{__package__}: {message}\n")
+        raise SystemExit(2)
+    raise ValueError(message)
+
+
 def _flag(name):
     value = SWITCHES[name].value
     if value not in ("0", "1"):
-        raise ValueError(f"{SWITCHES[name].variable} must be 0 or 1, given {value!r}")
+        refuse(f"{SWITCHES[name].variable} must be 0 or 1, given {value!r}")
     return value == "1"
 
 
@@ -53,9 +72,9 @@ def _number(name, low, high):
     try:
         value = int(text)
     except ValueError:
-        raise ValueError(f"{SWITCHES[name].variable} must be a whole number, given {text!r}") from None
+        refuse(f"{SWITCHES[name].variable} must be a whole number from {low} to {high}, given {text!r}")
     if not low <= value <= high:
-        raise ValueError(f"{SWITCHES[name].variable} must be from {low} to {high}, given {value}")
+        refuse(f"{SWITCHES[name].variable} must be from {low} to {high}, given {value}")
     return value
 
 

@@ -5,6 +5,7 @@ An implementation is a class with the static methods below, registered under an 
 costs are decided by rank, the lower first. FASTCONV_IMPL names implementations that are taken wherever they accept.
 """
 
+import difflib
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ def implements(operation, rank):
         known.append(impl)
         known.sort(key=lambda other: other.rank)
         _select.cache_clear()  # choices made before did not know of it
+        _check_names.cache_clear()
         return impl
 
     return register
@@ -94,8 +96,19 @@ def candidates(operation, spec, packed=False):
     return answers
 
 
+@lru_cache
+def _check_names(forced):
+    """The names of FASTCONV_IMPL must exist."""
+    known = sorted({impl.name for group in _implementations.values() for impl in group})
+    for name in forced:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 5, 0.4) or known
+            raise ValueError(f"FASTCONV_IMPL: no implementation is named {name!r}; near names: {', '.join(near)}")
+
+
 @lru_cache(maxsize=4096)
 def _select(operation, spec, forced, packed):
+    _check_names(forced)
     accepting = [answer for answer in candidates(operation, spec, packed) if answer.refusal is None]
     if not accepting:
         reasons = "; ".join(f"{answer.impl.name} {answer.refusal}" for answer in candidates(operation, spec))

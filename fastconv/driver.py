@@ -39,7 +39,8 @@ class Row(NamedTuple):
     """One launch of a tile body.
 
     values: the block's fields by name (arrays for buffers, numbers for the rest); work: estimated nanoseconds on one
-    thread; scratch: elements of working memory per worker, found by the body in the block's buffer `scratch`.
+    thread; scratch: elements of working memory per worker, found by the body in the block's buffer `scratch`;
+    temporaries: names of the buffers that are given as a `Temporary`.
     """
 
     body: TileBody
@@ -47,6 +48,14 @@ class Row(NamedTuple):
     values: dict
     work: float
     scratch: int = 0
+    temporaries: tuple = ()
+
+
+class Temporary:
+    """An array that rows hand on to each other and nobody else sees: it is made when they run."""
+
+    def __init__(self, size, dtype):
+        self.size, self.dtype = size, np.dtype(dtype)
 
 
 # ---- the loops; a program has one line per row: body address, block address, number of tiles, whether to run them in
@@ -100,7 +109,10 @@ class _Threads:
         self.serial_because = None
         self.count = _available_threads()
         if _config.THREADS is not None:
-            self.set_count(_config.THREADS)
+            given, most = _config.THREADS, numba.config.NUMBA_NUM_THREADS
+            if given > most:
+                _config.refuse(f"FASTCONV_THREADS must be from 1 to {most} (NUMBA_NUM_THREADS), given {given}")
+            self.count = given
 
     def set_count(self, count):
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
@@ -201,9 +213,26 @@ def _is_wide(row):
     return row.tiles > 1 and row.work > _config.PARALLEL_US * 1000
 
 
+def _with_temporaries(rows, make):
+    """The rows with arrays in place of their temporaries; make(shape, dtype) gives an array."""
+    made = {}
+
+    def array(temporary):
+        if id(temporary) not in made:
+            made[id(temporary)] = make((temporary.size,), temporary.dtype)
+        return made[id(temporary)]
+
+    return [
+        row._replace(values={**row.values, **{name: array(row.values[name]) for name in row.temporaries}})
+        if row.temporaries
+        else row
+        for row in rows
+    ]
+
+
 def launch(*rows):
     """Run the rows in order, each row's tiles in parallel where that pays."""
-    rows = [row for row in rows if row.tiles > 0]
+    rows = _with_temporaries([row for row in rows if row.tiles > 0], _memory.empty)
     if not rows:
         return
     threads = _usable_threads()
@@ -238,14 +267,17 @@ class Program:
 
     rows: as for `launch`.  memory: arrays of bytes that stand for the memory of a run; a row's buffer that lies in one
     of them is found, at every run, at the same place in the memory given then.  All other buffers are constants.
-    A row that touches none of that memory, such as one that packs weights, runs now, once.  A program is never written to
-    after it is made: any number of threads may run it at once, each on its own memory.
+    A row that touches none of that memory, such as one that packs weights, runs now, once.  A program is never written
+    to after it is made: any number of threads may run it at once, each on its own memory.
 
     counts: for each row given, whether it is left to run (0 or 1).
     """
 
     def __init__(self, rows, memory):
-        spans = [_span(array) for array in memory]
+        held = []
+        rows = _with_temporaries(rows, lambda *array: held.append(np.empty(*array)) or held[-1])
+        self._held = [(array.shape, array.dtype) for array in held]
+        spans = [_span(array) for array in (*memory, *held)]
         constant = [row for row in rows if not _touches(row, spans)]
         launch(*constant)
         self.counts = [int(row.tiles > 0 and not any(row is other for other in constant)) for row in rows]
@@ -280,7 +312,8 @@ class Program:
         memory: arrays of at least the sizes that the program was made with.  They stay alive until the run is over.
         """
         scratch = _memory.empty((self._scratch_bytes,), np.uint8)
-        bases = np.array([array.__array_interface__["data"][0] for array in (*memory, scratch)], np.int64)
+        held = [_memory.empty(*array) for array in self._held]
+        bases = np.array([array.__array_interface__["data"][0] for array in (*memory, *held, scratch)], np.int64)
         blocks, lines = self._blocks.copy(), self._lines.copy()
         blocks[self._places] += bases[self._regions]
         lines[:, 1] += blocks.__array_interface__["data"][0]

@@ -68,6 +68,7 @@ from .ops.layer_norm import layer_norm as layer_norm
 # linear
 from .ops.linear import linear as linear
 from .ops.local_response_norm import local_response_norm as local_response_norm
+from .ops.locally_connected import locally_connected2d as locally_connected2d
 
 # losses
 from .ops.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits

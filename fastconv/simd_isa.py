@@ -74,10 +74,10 @@ def _choose_isa():
     host = _host_isa()
     name = host if _config.ISA == "auto" else _config.ISA
     if name not in ISAS:
-        raise ValueError(f"FASTCONV_ISA must be auto or one of {', '.join(ISAS)}, given {name!r}")
+        _config.refuse(f"FASTCONV_ISA must be auto or one of {', '.join(ISAS)}, given {name!r}")
     supported = {"avx512": ("avx512", "avx2", "generic"), "avx2": ("avx2", "generic")}.get(host, (host,))
     if name not in supported:
-        raise ValueError(f"FASTCONV_ISA={name}: this machine has {host} and can run {', '.join(supported)}")
+        _config.refuse(f"FASTCONV_ISA={name}: this machine has {host} and can run {', '.join(supported)}")
     if name != host and config.CPU_NAME is None:
         # Without this LLVM would still use the host's wider registers and masks around our narrower vectors.
         config.CPU_NAME, config.CPU_FEATURES = {"avx2": "x86-64-v3", "generic": "x86-64"}[name], ""

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic, models, register_model
 
-from . import _config, simd_python
+from . import _config, simd_python, simd_python_masked
 from .simd_isa import isa
 
 _i1, _i8, _i32, _i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
@@ -174,5 +174,6 @@ def _literals(*sizes):
 def operation(typing) -> Any:
     """An intrinsic under its own name; without the JIT, the twin of that name."""
     if config.DISABLE_JIT:
-        return getattr(simd_python, typing.__name__)
+        module = simd_python if hasattr(simd_python, typing.__name__) else simd_python_masked
+        return getattr(module, typing.__name__)
     return intrinsic(prefer_literal=True)(typing)

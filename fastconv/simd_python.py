@@ -5,7 +5,6 @@ a smoke test.
 """
 
 import ctypes
-from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,6 +92,10 @@ def store_part(acc, c, ci, c_m, skip, columns, mr, nr):
 
 def load_window(x, xi, step, low, high, fixed):
     return np.array([x[xi + i * step] if low <= i < high else 0 for i in range(LANES)], x.dtype)
+
+
+def load_bits(x, xi, bits):
+    return np.array([x[xi + i] if bits >> i & 1 else 0 for i in range(LANES)], x.dtype)
 
 
 def load_vector(x, xi):
@@ -190,16 +193,6 @@ def distance_loop(acc, a, ai, a_m, b, bi, steps, first, last, sign, mr, nr):
     return acc
 
 
-def masked_fma_loop(acc, a, ai, a_m, a_c, b, bi, b_c, channels, steps, masks, mi, taps, mr, nr):
-    acc = list(acc)
-    for t, c, n in product(range(taps), range(channels), range(nr)):
-        bits, at = masks[mi + steps[3 * t + 2] + n], bi + c * b_c + steps[3 * t + 1] + n * LANES
-        row = np.array([b[at + lane] if bits >> lane & 1 else 0 for lane in range(LANES)], b.dtype)
-        for m in range(mr):
-            acc[m * nr + n] = acc[m * nr + n] + a[ai + m * a_m + c * a_c + steps[3 * t]] * row
-    return acc
-
-
 def clipped_loop(acc, x, xi, x_m, a, ai, a_m, b, bi, steps, first, last, mr, nr):
     acc = list(acc)
     for k in range(first, last):
@@ -271,26 +264,6 @@ def scatter_windows(gy, at, gi, count, base, gx, xi, x_row, rows, columns, kh, k
 
 def gather_places(x, xi, places, pi):
     return np.array([x[xi + p] if p >= 0 else 0 for p in _take(places, pi)], x.dtype)
-
-
-def _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
-    """(number of the vector in the tile, its lanes that count, the part of c that they go to)."""
-    for m in range(skip, mr):
-        for n in range(nr):
-            lanes = [lane for lane in range(LANES) if keep[v + n] >> lane & 1]
-            yield m * nr + n, lanes, _take(c, ci + m * c_m + places[v + n], len(lanes))
-
-
-def add_squeezed(acc, c, ci, c_m, keep, places, v, mr, nr):
-    tile = [value.copy() for value in acc]
-    for i, lanes, old in _gaps(c, ci, c_m, keep, places, v, 0, mr, nr):
-        tile[i][lanes] += old
-    return tuple(tile)
-
-
-def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr):
-    for i, lanes, place in _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
-        place[:] = acc[i][lanes]
 
 
 # ---- the transforms of simd_winograd.py
@@ -492,3 +465,27 @@ def activation_vector(x, alpha, beta, name):
 
 def activation_gradient_vector(g, v, alpha, beta, name):
     return BACKWARD[name](*map(PlainValue, (g, v, alpha, beta))).array
+
+
+# ---- gradients of overlapping windows; the compiled forms are in `simd_collect.py`
+
+
+def _windows_over(c, first, out, kw, sw):
+    return [first + m for m in range(-(-(c + 1 - kw) // sw), c // sw + 1) if 0 <= first + m < out]
+
+
+def slide_maxima(
+    gy, at, gi, plane_step, planes, oh, ow, first, base, gx, xi, x_row, top, bottom, left, right, kh, kw, sh, sw
+):
+    for t in range(top, bottom):
+        rows = [i for i in range(oh) if i * sh <= t < i * sh + kh]
+        for c in range(max(0, left), min(LANES * sw, right)):
+            columns = _windows_over(c, first, ow, kw, sw)
+            places = [gi + z * plane_step + i * ow + j for z in range(planes) for i in rows for j in columns]
+            here = base + t * x_row + c
+            gx[xi + t * x_row + c] = sum((gy[p] for p in places if at[p] == here), gx.dtype.type(0))
+
+
+def collect_columns(s, first, out, gx, xi, left, right, kw, sw):
+    for c in range(max(0, left), min(LANES * sw, right)):
+        gx[xi + c] = sum((s[j] for j in _windows_over(c, first, out, kw, sw)), gx.dtype.type(0))

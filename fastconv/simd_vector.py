@@ -3,6 +3,8 @@
 Conventions as in `simd.py`: capitals are compile-time numbers; the plain-Python twins are in `simd_python.py`.
 """
 
+from itertools import product
+
 from llvmlite import ir
 from numba.core import cgutils, types
 
@@ -136,6 +138,28 @@ def clipped_loop(typing, acc, x, xi, x_m, a, ai, a_m, b_, bi, steps, first, last
     return acc(acc, x, ints, ints, a, ints, ints, b_, ints, steps, ints, ints, MR, NR), codegen
 
 
+class _MaskedReader:
+    """Reading masks, LANES bits in whole bytes, and vectors through them."""
+
+    def __init__(self, context, b, masks_type, masks, first, vec):
+        self.b, self.vec, self.first = b, vec, first
+        self.data = context.make_array(masks_type)(context, b, masks).data
+
+    def mask(self, offset):
+        b, lanes = self.b, self.vec.lanes
+        pointer = b.gep(self.data, [b.add(self.first, offset)])
+        word = b.load(b.bitcast(pointer, ir.IntType(max(8, lanes)).as_pointer()))
+        word.align = 1
+        word = b.trunc(word, ir.IntType(lanes)) if lanes < 8 else word
+        return b.bitcast(word, ir.VectorType(_i1, lanes))
+
+    def vector(self, place, offset, mask):
+        for lane in range(self.vec.lanes if _config.DEBUG else 0):
+            with self.b.if_then(self.b.extract_element(mask, _i32(lane))):
+                place.scalar(self.b.add(offset, _i64(lane)))
+        return place.masked_load(offset, mask)
+
+
 @operation
 def masked_fma_loop(typing, acc, a, ai, a_m, a_c, b_, bi, b_c, channels, steps, masks, mi, taps, MR, NR):
     """acc[m, n] + the sum over taps t and channels c of a[ai + m*a_m + c*a_c + steps[3*t]] * b[c, t, n], where b[c, t,
@@ -153,30 +177,17 @@ def masked_fma_loop(typing, acc, a, ai, a_m, a_c, b_, bi, b_c, channels, steps, 
     def codegen(context, b, sig, args):
         acc_in, a_in, ai_in, a_m_in, a_c_in, b_in, bi_in, b_c_in, channels_in, steps_in, masks_in, mi_in = args[:12]
         left, right = Place(context, b, a, a_in, ai_in), Place(context, b, b_, b_in, bi_in)
-        bits, size = ir.IntType(max(8, vec.lanes)), max(1, vec.lanes // 8)
-        mask_data = context.make_array(masks)(context, b, masks_in).data
+        size, read = max(1, vec.lanes // 8), _MaskedReader(context, b, masks, masks_in, mi_in, vec)
         table = context.make_array(steps)(context, b, steps_in).data
-
-        def mask_at(offset):
-            word = b.load(b.bitcast(b.gep(mask_data, [b.add(mi_in, offset)]), bits.as_pointer()))
-            word.align = 1
-            word = b.trunc(word, ir.IntType(vec.lanes)) if vec.lanes < 8 else word
-            return b.bitcast(word, ir.VectorType(_i1, vec.lanes))
-
-        def masked(offset, mask):
-            for lane in range(vec.lanes if _config.DEBUG else 0):
-                with b.if_then(b.extract_element(mask, _i32(lane))):
-                    right.scalar(b.add(offset, _i64(lane)))
-            return right.masked_load(offset, mask)
 
         def each_tap(t, tile):
             step = b.gep(table, [b.mul(t, _i64(3))])
             a_first, b_first, mask_offset = (b.load(b.gep(step, [_i64(i)])) for i in range(3))
-            inside = [mask_at(b.add(mask_offset, _i64(n * size))) for n in range(nr)]
+            inside = [read.mask(b.add(mask_offset, _i64(n * size))) for n in range(nr)]
 
             def each_channel(c, tile):
                 a_offset, b_offset = b.add(a_first, b.mul(c, a_c_in)), b.add(b_first, b.mul(c, b_c_in))
-                rows = [masked(b.add(b_offset, _i64(n * vec.lanes)), inside[n]) for n in range(nr)]
+                rows = [read.vector(right, b.add(b_offset, _i64(n * vec.lanes)), inside[n]) for n in range(nr)]
                 result = []
                 for m in range(mr):
                     splat = _splat(b, vec, b.load(left.scalar(b.add(a_offset, b.mul(a_m_in, _i64(m))))))
@@ -190,6 +201,77 @@ def masked_fma_loop(typing, acc, a, ai, a_m, a_c, b_, bi, b_c, channels, steps, 
 
     ints = types.intp
     return acc(acc, a, *[ints] * 3, b_, *[ints] * 3, steps, masks, *[ints] * 2, MR, NR), codegen
+
+
+@operation
+def masked_dot_loop(typing, acc, g, gi, g_m, x, xi, x_c, steps, si, masks, mi, inside, count, MR, C, T):
+    """acc[m, c, t] + g[gi + m*g_m + v*LANES : +LANES] * x[xi + c*x_c + steps[si + 2*t] + v*LANES : +LANES], added up
+    over v < count, at least one.
+
+    Lanes of x count where masks[mi + steps[si + 2*t + 1] + v*LANES/8 :] has ones, those of g where masks[mi + inside +
+    v*LANES/8 :] has; elsewhere they are 0 and not read.
+    """
+    sizes = _literals(MR, C, T)
+    if sizes is None:
+        return None
+    mr, channels, taps = sizes
+
+    def codegen(context, b, sig, args):
+        acc_in, g_in, gi_in, g_m_in, x_in, xi_in, x_c_in, steps_in, si_in, masks_in, mi_in = args[:11]
+        inside_in, count_in = args[11:13]
+        gradient, image = Place(context, b, g, g_in, gi_in), Place(context, b, x, x_in, xi_in)
+        read = _MaskedReader(context, b, masks, masks_in, mi_in, _vec_of(g))
+        table = context.make_array(steps)(context, b, steps_in).data
+        pairs = [[b.load(b.gep(table, [b.add(si_in, _i64(2 * t + i))])) for i in range(2)] for t in range(taps)]
+        lanes = _vec_of(g).lanes
+
+        def each_vector(v, tile):
+            first, byte = b.mul(v, _i64(lanes)), b.mul(v, _i64(max(1, lanes // 8)))
+            values = []
+            for x_offset, mask_offset in pairs:
+                mask, at = read.mask(b.add(mask_offset, byte)), b.add(x_offset, first)
+                values.append([read.vector(image, b.add(at, b.mul(x_c_in, _i64(c))), mask) for c in range(channels)])
+            mask, result = read.mask(b.add(inside_in, byte)), []
+            for m in range(mr):
+                value = read.vector(gradient, b.add(first, b.mul(g_m_in, _i64(m))), mask)
+                for c, t in product(range(channels), range(taps)):
+                    result.append(_fma(b, _vec_of(g), value, values[t][c], tile[len(result)]))
+            return result
+
+        tile = _phi_loop(b, list(cgutils.unpack_tuple(b, acc_in, mr * channels * taps)), count_in, each_vector)
+        return context.make_tuple(b, sig.return_type, tile)
+
+    ints = types.intp
+    return acc(acc, g, *[ints] * 2, x, *[ints] * 2, steps, ints, masks, *[ints] * 3, MR, C, T), codegen
+
+
+@operation
+def store_sums(typing, acc, y, yi, COUNT):
+    """y[yi + i] = the sum of the lanes of acc[i], for i < COUNT; up to LANES-1 values more are overwritten."""
+    sizes = _literals(COUNT)
+    if sizes is None:
+        return None
+    vec = _vec_of(y)
+
+    def halves(half):
+        low = [j if not j & half else vec.lanes + j - half for j in range(vec.lanes)]
+        high = [j + half if not j & half else vec.lanes + j for j in range(vec.lanes)]
+        return [ir.Constant(ir.VectorType(_i32, vec.lanes), places) for places in (low, high)]
+
+    def codegen(context, b, sig, args):
+        place, tile = Place(context, b, y, args[1], args[2]), list(cgutils.unpack_tuple(b, args[0], sizes[0]))
+        tile += [_const(vec, 0.0)] * (-len(tile) % vec.lanes)
+        for first in range(0, len(tile), vec.lanes):
+            rows, half = tile[first : first + vec.lanes], 1
+            while len(rows) > 1:  # two vectors become one, in which each has every other lane, then two of four, ...
+                low, high = halves(half)
+                pairs = zip(rows[::2], rows[1::2], strict=True)
+                rows = [b.fadd(b.shuffle_vector(p, q, low), b.shuffle_vector(p, q, high)) for p, q in pairs]
+                half *= 2
+            place.store(rows[0], _i64(first))
+        return context.get_dummy_value()
+
+    return types.void(acc, y, types.intp, COUNT), codegen
 
 
 # ---- single vectors

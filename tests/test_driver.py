@@ -246,7 +246,7 @@ def test_from_the_environment():
     assert output(code, FASTCONV_THREADS="3", NUMBA_NUM_THREADS="3") == "3"
     assert output(code, FASTCONV_THREADS="", NUMBA_NUM_THREADS="1") == "1"
     done = python(code, FASTCONV_THREADS="3", NUMBA_NUM_THREADS="2")
-    assert "ValueError: the number of threads must be from 1 to 2 (NUMBA_NUM_THREADS), given 3" in done.stderr
+    assert "ValueError: FASTCONV_THREADS must be from 1 to 2 (NUMBA_NUM_THREADS), given 3" in done.stderr
 
 
 @needs_jit

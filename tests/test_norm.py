@@ -9,7 +9,6 @@ from fastconv.autograd import Tensor
 
 from .check_op import check_op
 
-pytestmark = pytest.mark.smoke
 SHAPES = [(5, 3), (4, 3, 5), (2, 3, 4, 5), (2, 3, 2, 3, 2)]
 
 
@@ -53,6 +52,7 @@ def test_as_in_torch(shape, training, rng):
         np.testing.assert_allclose(a.grad, t.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.smoke
 def test_far_from_zero(rng):
     """Two passes: the variance does not drown in the mean."""
     x = (rng.standard_normal((64, 2, 100)) + 1000).astype(np.float32)
@@ -60,6 +60,7 @@ def test_far_from_zero(rng):
     np.testing.assert_allclose(out.std(axis=(0, 2)), 1, atol=1e-3)
 
 
+@pytest.mark.smoke
 def test_empty_batch():
     mean, var, w = np.ones(3, np.float32), np.ones(3, np.float32), Tensor(np.ones(3, np.float32), True)
     for training in (True, False):
@@ -69,6 +70,7 @@ def test_empty_batch():
     assert mean.tolist() == [1, 1, 1] and w.grad.tolist() == [0, 0, 0]
 
 
+@pytest.mark.smoke
 def test_bad_input():
     x, ones = np.ones((2, 3)), np.ones(3)
     with pytest.raises(ValueError, match=r"more than 1 value per channel, got input shape \(1, 3\)"):
@@ -87,6 +89,18 @@ def test_bad_input():
         F.batch_norm(x, ones, ones, np.ones(3, np.float32))
     with pytest.raises(TypeError, match="int64"):
         F.batch_norm(np.ones((2, 3), np.int64), ones, ones)
+
+
+@pytest.mark.smoke
+def test_against_numpy(rng):
+    x = rng.standard_normal((2, 4, 3, 7))
+    for axes, got in (
+        ((0, 2, 3), F.batch_norm(x, None, None, training=True)),
+        ((2, 3), F.instance_norm(x)),
+        ((1, 2, 3), F.group_norm(x, 1)),
+    ):
+        want = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(got, want, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape, groups", [((3, 6), 3), ((2, 4, 3), 2), ((2, 6, 5, 7), 3), ((1, 4, 2, 3, 3), 4)])

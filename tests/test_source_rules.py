@@ -22,6 +22,7 @@ _CORE = {
     "packing",
     "pool_specs",
     "simd",
+    "simd_collect",
     "simd_depthwise",
     "simd_depthwise_backward",
     "simd_formulas",
@@ -39,6 +40,7 @@ ARROWS = {
     "data": set(),
     "simd_formulas": set(),
     "simd_python": {"simd_formulas"},
+    "simd_python_masked": {"simd_python"},
     "_jit": {"_config"},
     "_memory": {"_config"},
     "_registry": {"_config"},
@@ -46,7 +48,8 @@ ARROWS = {
     "specs": {"_config"},
     "pool_specs": {"_config", "specs"},
     "simd": {"_config", "simd_isa", "simd_place"},
-    "simd_place": {"_config", "simd_isa", "simd_python"},
+    "simd_place": {"_config", "simd_isa", "simd_python", "simd_python_masked"},
+    "simd_collect": {"_config", "simd_place", "simd_window"},
     "simd_depthwise": {"_config", "simd_place", "simd_window"},
     "simd_depthwise_backward": {"_config", "simd_depthwise", "simd_place", "simd_window"},
     "simd_vector": {"_config", "simd_place"},
@@ -75,6 +78,9 @@ THIRD_PARTY = {
     "matplotlib": r"plot\.py",
     "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
+    "onnx": r"onnx/.*",
+    "google": r"onnx/.*",
+    "ml_dtypes": r"onnx/.*",
 }
 
 

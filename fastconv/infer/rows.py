@@ -7,6 +7,7 @@ An output may be the array of an input named in `IN_PLACE`: of an activation's i
 convolution's residual.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from .._registry import select
 from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
 from ..kernels.elementwise import activation_row
-from ..kernels.gathers import data_gathers
+from ..kernels.gathers import data_gathers, zeros
 from ..kernels.separable import row as separable_row
 from ..kernels.softmax import softmax_row
 from ..ops.interpolate import _maps as maps
@@ -120,15 +121,15 @@ def _conv(attrs, inputs, outputs, kept):
 
 
 def _linear(attrs, inputs, outputs, kept):
-    """One row of x: a convolution of one pixel on packed weights.  Several: a product of matrices."""
+    """The rows of x as images of one pixel, or a product of matrices, whichever costs less."""
     (x, w, b, _), y = _four(inputs), outputs[0]
     rows, width = x.shape
     low, high = _bounds(attrs)
-    if rows == 1:
-        spec = conv_spec("linear", 1, (1, width, 1), (w.shape[0], width, 1), None, 1, 0, 1, 1, x.dtype)
-        return conv_rows(spec, x, w, b, y, kept, low, high)
+    pixel = conv_spec("linear", 1, (rows, width, 1), (w.shape[0], width, 1), None, 1, 0, 1, 1, x.dtype)
     spec = conv_spec("linear", 1, (1, w.shape[0], width), (rows, w.shape[0], 1), None, 1, 0, 1, 1, x.dtype)
     impl = select("conv.bwd_weights", spec)
+    if kept.knows(w) and select("conv.fwd", pixel, packed=True).cost(pixel) < impl.cost(spec):
+        return conv_rows(pixel, x, w, b, y, kept, low, high)
     emitted = [*impl.emit(spec, {"gy": x, "x": w, "gw": y, "b": None})]
     if b is not None:
         emitted.append(_combined("add", y, b, y, low, high))
@@ -147,7 +148,7 @@ def _conv_transpose(attrs, inputs, outputs, kept):
     rows = [*impl.emit(spec, {**buffers, "b": b} if takes_bias and b is not None else buffers)]
     if b is not None and not takes_bias:
         planes = y.reshape(spec.n * spec.ic, spec.in_pixels)
-        rows.append(affine_row(planes, np.ones(spec.ic, b.dtype), b, planes))
+        rows.append(affine_row(planes, ones(spec.ic, b.dtype), b, planes))
     return Emission(tuple(rows), impl.name, spec.flops())
 
 
@@ -202,13 +203,32 @@ def _combined(op, x, z, y, low=-np.inf, high=np.inf):
     return combine_row(op, x, z, y, walk, low, high)
 
 
+@lru_cache(maxsize=1024)
+def ones(size, dtype):
+    return np.ones(size, dtype)
+
+
 def _copied(x, y):
     return combine_row("copy", x, x, y, Walk(y.shape, *(strides(y.shape),) * 3))
+
+
+def _by_channel(x, z):
+    """The values of z, one for each channel or each channel of each image of x (n, c, *size), or None."""
+    if x.ndim < 3 or z.size not in (x.shape[1], x.shape[0] * x.shape[1]) or z.ndim not in (x.ndim - 1, x.ndim):
+        return None
+    lead = z.shape[: z.ndim - x.ndim + 2]
+    return z.reshape(-1) if lead in (x.shape[1:2], (1, x.shape[1]), x.shape[:2]) else None
 
 
 def _binary(op):
     def rows(attrs, inputs, outputs, kept):
         x, z = inputs
+        values = _by_channel(x, z) if op in ("mul", "add") and x.shape == outputs[0].shape else None
+        if values is not None:
+            scale, shift = (
+                (values, zeros(values.size, x.dtype)) if op == "mul" else (ones(values.size, x.dtype), values)
+            )
+            return _affine(attrs, (x, scale, shift), outputs, kept)
         return Emission((_combined(op, x, z, outputs[0], *_bounds(attrs)),), op, outputs[0].size)
 
     return rows

@@ -11,17 +11,24 @@ import numpy as np
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements, select
 from ..driver import Row
-from ..simd import array_at, fields
+from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
+from ..simd_vector import add_vector, splat_vector, store_window
 from .max_pool import MaxGather, MaxScatter
-from .window import SIZES, add_row, fill_row, max_row, rows_per_tile, sizes
+from .window import SIZES, fill_row, max_row, rows_per_tile, sizes
 
 _COLUMNS = {"first": "i8", "end": "i8"}  # of the window of each output column
 RowsBlock = Block("AdaptivePoolRows", {"x": None, "y": None, "scratch": None, **_COLUMNS}, numbers=f"{SIZES} rows part")
 IndexRowsBlock = Block(
     "AdaptivePoolIndexRows", {"x": None, "y": None, "at": "i8", **_COLUMNS}, numbers=f"{SIZES} rows part"
 )
-BackwardBlock = Block(
-    "AdaptivePoolBackward", {"gx": None, "gy": None, "scratch": None, **_COLUMNS}, numbers=f"{SIZES} rows part"
+
+# 1 / pixels of a window is its row's share times its column's; spans: of each window row (first, end) depth and row
+_SHARES = {"shares": None, "column_shares": None, "spans": "i8"}
+MeanBlock = Block(
+    "AdaptiveMean", {"x": None, "y": None, **_SHARES, "scratch": None, **_COLUMNS}, numbers=f"{SIZES} rows part"
+)
+MeanBackwardBlock = Block(
+    "AdaptiveMeanBackward", {"gx": None, "gy": None, **_SHARES, "scratch": None, **_COLUMNS}, f"{SIZES} planes part"
 )
 
 
@@ -31,18 +38,11 @@ def window_of(i, size, out):
     return i * size // out, ((i + 1) * size + out - 1) // out
 
 
-@helper
-def windows_over(position, size, out):
-    """(first, end) of the windows that hold an input position."""
-    return position * out // size, ((position + 1) * out + size - 1) // size
-
-
 @lru_cache
 def make_adaptive_average(dtype):
-    KIND = np.dtype(dtype).str[1:]
-    ITEM = np.dtype(dtype).itemsize
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
 
-    @tile_body(RowsBlock, dtype)
+    @tile_body(MeanBlock, dtype)
     def adaptive_avg_pool_fwd_separable(block, tile, worker):
         """y[r, j] = the mean of window (r, j), first down the columns, then along the row.
 
@@ -51,60 +51,73 @@ def make_adaptive_average(dtype):
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
         first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
-        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.iw]
+        shares, columns = array_at(a.shares, a.shares_size, KIND), array_at(a.column_shares, a.column_shares_size, KIND)
+        spans = array_at(a.spans, a.spans_size, "i8")
+        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        zero, least = splat_vector(s, s.dtype.type(0)), (a.iw + a.ow - 1) // a.ow
+        count = a.od * a.oh
+        plane, o = tile * a.part // count, tile * a.part % count
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
-            plane = r // (a.od * a.oh)
-            d0, d1 = window_of(r // a.oh % a.od, a.id, a.od)
-            h0, h1 = window_of(r % a.oh, a.ih, a.oh)
-            fill_row(s, s.dtype.type(0))
-            for d in range(d0, d1):
-                for h in range(h0, h1):
-                    start = ((plane * a.id + d) * a.ih + h) * a.iw
-                    add_row(s, x[start : start + a.iw])
-            for j in range(a.ow):
-                w0, w1 = first[j], end[j]
-                total = s.dtype.type(0)
-                for w in range(w0, w1):
-                    total += s[w]
-                y[r * a.ow + j] = total / s.dtype.type((d1 - d0) * (h1 - h0) * (w1 - w0))
+            d0, d1, h0, h1 = spans[4 * o], spans[4 * o + 1], spans[4 * o + 2], spans[4 * o + 3]
+            for v in range(0, a.iw, LANES):
+                total = zero
+                for d in range(d0, d1):
+                    start = ((plane * a.id + d) * a.ih + h0) * a.iw + v
+                    for p in range(start, start + (h1 - h0) * a.iw, a.iw):
+                        total = add_vector(total, load_window(x, p, 1, 0, a.iw - v, 1))
+                store_vector(total, s, v)
+            share = shares[o]
+            plane, o = (plane, o + 1) if o + 1 < count else (plane + 1, 0)
+            for j in range(a.ow):  # windows have `least` columns or one more: no branch to guess
+                w, total = first[j], s[first[j]]
+                for k in range(1, least):
+                    total += s[w + k]
+                last = s[end[j] - 1]
+                total += last if end[j] - w > least else s.dtype.type(0)
+                y[r * a.ow + j] = total * (share * columns[j])
 
     return adaptive_avg_pool_fwd_separable
 
 
 @lru_cache
 def make_adaptive_average_backward(dtype):
-    KIND = np.dtype(dtype).str[1:]
-    ITEM = np.dtype(dtype).itemsize
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
 
-    @tile_body(BackwardBlock, dtype)
+    @tile_body(MeanBackwardBlock, dtype)
     def adaptive_avg_pool_bwd_separable(block, tile, worker):
-        """gx[r, c] = the sum of gy / count over the windows that hold (r, c): first over rows, then columns.
+        """gx[r, c] = the sum of gy / count over the windows that hold (r, c); a row of gy is spread over columns once.
 
-        Tile: `part` input rows.
+        Tile: `part` planes.
         """
         a = fields(block)
         gx, gy = array_at(a.gx, a.gx_size, KIND), array_at(a.gy, a.gy_size, KIND)
         first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
-        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.ow]
-        for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
-            plane = r // (a.id * a.ih)
-            z0, z1 = windows_over(r // a.ih % a.id, a.id, a.od)
-            i0, i1 = windows_over(r % a.ih, a.ih, a.oh)
-            fill_row(s, s.dtype.type(0))
-            for z in range(z0, z1):
-                for i in range(i0, i1):
-                    d0, d1 = window_of(z, a.id, a.od)
-                    h0, h1 = window_of(i, a.ih, a.oh)
-                    count, start = s.dtype.type((d1 - d0) * (h1 - h0)), ((plane * a.od + z) * a.oh + i) * a.ow
-                    for j in range(a.ow):
-                        s[j] += gy[start + j] / count
-            out = gx[r * a.iw : (r + 1) * a.iw]
-            fill_row(out, out.dtype.type(0))
+        shares, columns = array_at(a.shares, a.shares_size, KIND), array_at(a.column_shares, a.column_shares_size, KIND)
+        spans = array_at(a.spans, a.spans_size, "i8")
+        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        zero, p0, p1 = s.dtype.type(0), tile * a.part, min((tile + 1) * a.part, a.planes)
+        if a.od * a.oh == 0:
+            fill_row(gx[p0 * a.id * a.ih * a.iw : p1 * a.id * a.ih * a.iw], zero)
+        count, plane, o = a.od * a.oh, p0, 0
+        for r in range(p0 * count, p1 * count):
+            d0, d1, h0, h1 = spans[4 * o], spans[4 * o + 1], spans[4 * o + 2], spans[4 * o + 3]
+            old_d = spans[4 * (o - a.oh) + 1] if o >= a.oh else 0  # what lies before was written by earlier windows
+            old_h = spans[4 * o - 1] if o % a.oh else 0
+            fill_row(s, zero)
             for j in range(a.ow):
-                w0, w1 = first[j], end[j]
-                share = s[j] / s.dtype.type(w1 - w0)
-                for w in range(w0, w1):
-                    out[w] += share
+                value = gy[r * a.ow + j] * (shares[o] * columns[j])
+                for w in range(first[j], end[j]):
+                    s[w] += value
+            for v in range(0, a.iw, LANES):
+                spread = load_vector(s, v)
+                for d in range(d0, d1):
+                    start = ((plane * a.id + d) * a.ih + h0) * a.iw + v
+                    fresh = start + ((max(h0, old_h) - h0) * a.iw if d >= old_d else (h1 - h0) * a.iw)
+                    for p in range(start, fresh, a.iw):
+                        store_window(add_vector(load_window(gx, p, 1, 0, a.iw - v, 1), spread), gx, p, a.iw - v)
+                    for p in range(fresh, start + (h1 - h0) * a.iw, a.iw):
+                        store_window(spread, gx, p, a.iw - v)
+            plane, o = (plane, o + 1) if o + 1 < count else (plane + 1, 0)
 
     return adaptive_avg_pool_bwd_separable
 
@@ -236,6 +249,32 @@ class EvenMaximum(_Even):
     name, plain = "adaptive_max_pool_fwd_even", "max_pool.fwd"
 
 
+@lru_cache(maxsize=256)
+def _shares(spec):
+    """The numbers and the read-only tables of a mean and its gradient."""
+    ends = [_columns(*pair) for pair in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow))]
+    depth, rows, columns = (1 / (table["end"] - table["first"]) for table in ends)
+    pairs = [np.stack([table["first"], table["end"]], 1) for table in ends[:2]]
+    spans = np.concatenate([np.repeat(pairs[0], spec.oh, 0), np.tile(pairs[1], (spec.od, 1))], 1)
+    shares = {"shares": np.outer(depth, rows).ravel().astype(spec.dtype), "column_shares": columns.astype(spec.dtype)}
+    shares["spans"] = np.ascontiguousarray(spans).ravel()
+    for values in shares.values():
+        values.flags.writeable = False
+    return {**shares, **ends[2], **sizes(spec)}
+
+
+def _pitch(spec):
+    """Columns in whole vectors."""
+    vector = lanes(spec.dtype)
+    return -(-spec.iw // vector) * vector
+
+
+def _mean_work(spec):
+    """Nanoseconds of an output row: a vector of each row of its windows, then the columns."""
+    rows = -(-spec.id // max(spec.od, 1)) * -(-spec.ih // max(spec.oh, 1)) + 1
+    return 15 + 1.5 * rows * _pitch(spec) / lanes(spec.dtype) + 0.5 * spec.iw + 2 * spec.ow
+
+
 @implements("adaptive_avg_pool.fwd", rank=90)
 class AdaptiveAverage(_Adaptive):
     """Any sizes."""
@@ -244,8 +283,10 @@ class AdaptiveAverage(_Adaptive):
 
     @staticmethod
     def emit(spec, buffers):
-        rows = spec.planes * spec.od * spec.oh
-        return _rows(spec, make_adaptive_average(spec.dtype), buffers, rows, _forward_work(spec), spec.iw)
+        rows, work = spec.planes * spec.od * spec.oh, _mean_work(spec)
+        part = rows_per_tile(rows, work)
+        values = {"x": buffers["x"], "y": buffers["y"], **_shares(spec), "rows": rows, "part": part}
+        return [Row(make_adaptive_average(spec.dtype), -(-rows // part), values, rows * work, _pitch(spec))]
 
 
 @implements("adaptive_avg_pool.bwd", rank=90)
@@ -256,13 +297,15 @@ class AdaptiveAverageBackward(Impl):
 
     @staticmethod
     def cost(spec):
-        return spec.planes * spec.id * spec.ih * (30 + 4 * spec.ow + spec.iw)
+        return spec.planes * spec.od * spec.oh * _mean_work(spec)
 
     @staticmethod
     def emit(spec, buffers):
-        rows = spec.planes * spec.id * spec.ih
-        work = 30 + 4 * spec.ow + spec.iw
-        return _rows(spec, make_adaptive_average_backward(spec.dtype), buffers, rows, work, spec.ow)
+        work = spec.od * spec.oh * _mean_work(spec)
+        part = rows_per_tile(spec.planes, work)
+        values = {"gx": buffers["gx"], "gy": buffers["gy"], **_shares(spec), "planes": spec.planes, "part": part}
+        body = make_adaptive_average_backward(spec.dtype)
+        return [Row(body, -(-spec.planes // part), values, spec.planes * work, _pitch(spec))]
 
 
 @implements("adaptive_max_pool.fwd", rank=90)

@@ -10,9 +10,9 @@ import numpy as np
 
 from .._jit import Block, helper, tile_body
 from ..driver import Row
-from ..simd import array_at, fields, lanes, load_vector, store_vector
-from ..simd_math import activation_vector
-from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, sub_vector
+from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
+from ..simd_math import activation_vector, div_vector
+from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, store_window, sub_vector
 
 SPAN = 8192  # elements of a tile
 NANOSECONDS = 0.15  # for one element in a cache
@@ -58,44 +58,46 @@ def _clamped(value, low, high):
     return high if value > high else value
 
 
-_VECTORS = {"add": add_vector, "sub": sub_vector, "mul": mul_vector}
+_VECTORS = {"add": add_vector, "sub": sub_vector, "mul": mul_vector, "div": div_vector, "copy": _first}
 
 
 @lru_cache
 def make_run(operation, dtype):
-    """A helper that combines runs: y[yi + i] = clamp(x[xi + i*xn] op z[zi + i*zn]) for i < n; vectors where the runs
-    are dense or z is one value."""
+    """A helper that combines runs: y[yi + i] = clamp(x[xi + i*xn] op z[zi + i*zn]) for i < n; vectors where x is dense
+    and z dense or one value."""
     LANES = lanes(dtype)
-    combined, vectors = OPERATIONS[operation], _VECTORS.get(operation)
+    combined, vectors = OPERATIONS[operation], _VECTORS[operation]
 
     @helper
-    def run_by_one(x, xi, xn, z, zi, zn, y, yi, first, n, low, high):
-        for i in range(first, n):
-            y[yi + i] = _clamped(combined(x[xi + i * xn], z[zi + i * zn]), low, high)
+    def dense_run(x, xi, z, zi, y, yi, n, least, most):
+        for i in range(0, n - LANES + 1, LANES):
+            value = vectors(load_vector(x, xi + i), load_vector(z, zi + i))
+            store_vector(activation_vector(value, least, most, "clip"), y, yi + i)
+        i, rest = n // LANES * LANES, n % LANES
+        if rest:
+            value = vectors(load_window(x, xi + i, 1, 0, rest, 1), load_window(z, zi + i, 1, 0, rest, 1))
+            store_window(activation_vector(value, least, most, "clip"), y, yi + i, rest)
 
-    if vectors is None:
-
-        @helper
-        def run(x, xi, xn, z, zi, zn, y, yi, n, low, high):
-            run_by_one(x, xi, xn, z, zi, zn, y, yi, 0, n, low, high)
-
-        return run
+    @helper
+    def scalar_run(x, xi, other, y, yi, n, least, most):
+        for i in range(0, n - LANES + 1, LANES):
+            value = vectors(load_vector(x, xi + i), other)
+            store_vector(activation_vector(value, least, most, "clip"), y, yi + i)
+        i, rest = n // LANES * LANES, n % LANES
+        if rest:
+            value = vectors(load_window(x, xi + i, 1, 0, rest, 1), other)
+            store_window(activation_vector(value, least, most, "clip"), y, yi + i, rest)
 
     @helper
     def run(x, xi, xn, z, zi, zn, y, yi, n, low, high):
-        i, least, most = 0, splat_vector(y, low), splat_vector(y, high)
+        least, most = splat_vector(y, low), splat_vector(y, high)
         if xn == 1 and zn == 1:
-            while i + LANES <= n:
-                value = vectors(load_vector(x, xi + i), load_vector(z, zi + i))
-                store_vector(activation_vector(value, least, most, "clip"), y, yi + i)
-                i += LANES
+            dense_run(x, xi, z, zi, y, yi, n, least, most)
         elif xn == 1 and zn == 0:
-            other = splat_vector(y, z[zi])
-            while i + LANES <= n:
-                value = vectors(load_vector(x, xi + i), other)
-                store_vector(activation_vector(value, least, most, "clip"), y, yi + i)
-                i += LANES
-        run_by_one(x, xi, xn, z, zi, zn, y, yi, i, n, low, high)
+            scalar_run(x, xi, splat_vector(y, z[zi]), y, yi, n, least, most)
+        else:
+            for i in range(n):
+                y[yi + i] = _clamped(combined(x[xi + i * xn], z[zi + i * zn]), low, high)
 
     return run
 
@@ -137,17 +139,17 @@ def make_affine(dtype):
         a = fields(block)
         x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
         scale, shift = array_at(a.scale, a.scale_size, KIND), array_at(a.shift, a.shift_size, KIND)
-        low, high = FLOAT(a.low), FLOAT(a.high)
-        least, most = splat_vector(y, low), splat_vector(y, high)
+        least, most = splat_vector(y, FLOAT(a.low)), splat_vector(y, FLOAT(a.high))
         for p in range(tile * a.part, min((tile + 1) * a.part, a.planes)):
-            i, end, c = p * a.pixels, (p + 1) * a.pixels, p % a.period
+            first, rest, c = p * a.pixels, a.pixels % LANES, p % a.period
+            last = first + a.pixels - rest
             factor, term = splat_vector(y, scale[c]), splat_vector(y, shift[c])
-            while i + LANES <= end:
+            for i in range(first, last, LANES):
                 value = fma_vector(load_vector(x, i), factor, term)
                 store_vector(activation_vector(value, least, most, "clip"), y, i)
-                i += LANES
-            for j in range(i, end):
-                y[j] = _clamped(x[j] * scale[c] + shift[c], low, high)
+            if rest:
+                value = fma_vector(load_window(x, last, 1, 0, rest, 1), factor, term)
+                store_window(activation_vector(value, least, most, "clip"), y, last, rest)
 
     return affine
 

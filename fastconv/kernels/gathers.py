@@ -204,14 +204,14 @@ def _plans(plan, gathers, spec, threads):
     return tuple(plan(gather, threads) for gather in gathers(spec))
 
 
-def emit_forward(plan, spec, buffers):
-    """The rows of the forward pass by an algorithm's `plan(gather, threads)`; on packed weights where there are
-    some."""
+def emit_forward(plan, spec, buffers, eager=forward_gathers, kept=packed_gathers):
+    """The rows of the forward pass by an algorithm's `plan(gather, threads)`; on packed weights where there are some.
+    eager, kept: the functions that give the gathers of a spec on weights as they lie, and on packed ones."""
     bias = buffers.get("b")
     if bias is None:
         bias = zeros(spec.oc, spec.dtype)
     packed = buffers.get("packed")
-    gathers, w = (forward_gathers, buffers["w"]) if packed is None else (packed_gathers, packed)
+    gathers, w = (eager, buffers["w"]) if packed is None else (kept, packed)
     plans = _plans(plan, gathers, spec, driver.get_num_threads())
     epilogue = buffers.get("epilogue", NO_EPILOGUE)
     if not plans:

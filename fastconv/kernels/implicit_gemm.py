@@ -31,32 +31,56 @@ from .gathers import (
     emit_forward,
     forward_gathers,
     pack_strips,
+    packed_gathers,
     parts_for,
     split,
     tap_table,
     zeros,
 )
 from .gemm import OLD, make_panel_product, make_strip_product, part_rows
-from .patches import make_pack_row, scatter_rows
+from .patches import make_pack_flat, make_pack_row, scatter_rows
+from .phases import on_phases, phased, split_row
 
 GatherBlock = Block(
     "GatherBlock",
-    {"x": None, "w": None, "bias": None, "y": None, "taps": "i8", "steps": "i8", "scratch": None},
-    GATHER_NUMBERS + "chunks pixels taps_count pitch block_channels block_taps",
+    {"x": None, "w": None, "bias": None, "y": None, "taps": "i8", "steps": "i8", "bits": "i8", "scratch": None},
+    GATHER_NUMBERS + "chunks pixels taps_count pitch block_channels block_taps flat",
     GATHER_REALS,
 )
 WeightsBlock = Block(
     "WeightsBlock",
-    {"x": None, "gy": None, "gw": None, "zeros": None, "taps": "i8", "steps": "i8", "scratch": None},
-    GEOMETRY_NUMBERS + "pixels taps_count pitch images chunk_pixels k_part k_parts k_pitch",
+    {
+        **{"x": None, "gy": None, "gw": None, "zeros": None, "scratch": None},
+        **{"taps": "i8", "steps": "i8", "bits": "i8"},
+    },
+    GEOMETRY_NUMBERS + "pixels taps_count pitch images chunk_pixels k_part k_parts k_pitch flat",
 )
+
+
+@cache
+def make_pack_tap(STEP, LANES):
+    """Packing of the patch values under one tap."""
+    pack_row, pack_flat = make_pack_row(STEP, LANES), make_pack_flat(LANES)
+
+    @helper
+    def pack_tap(a, x, plane, taps, t, bits, p, count, panel, row):
+        """panel[row : row+count] = the patch values of tap t under the pixels from p on."""
+        if a.flat:
+            shift = (taps[3 * t] * a.xh + taps[3 * t + 1]) * a.xw + taps[3 * t + 2]
+            first = t * ((a.pixels + LANES - 1) // LANES) + p // LANES
+            pack_flat(x, plane + shift + p, bits, first, count, panel, row)
+        else:
+            d, h, w = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
+            pack_row(a, x, plane, taps[3 * t], taps[3 * t + 1], taps[3 * t + 2], d, h, w, count, panel, row)
+
+    return pack_tap
 
 
 @cache
 def make_gather(dtype, MR, NR, STEP):
     """The gather for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    strip_product, pack_row = make_strip_product(MR, NR, LANES), make_pack_row(STEP, LANES)
+    strip_product, pack_tap = make_strip_product(MR, NR, LANES), make_pack_tap(STEP, LANES)
 
     @tile_body(GatherBlock, dtype)
     def conv_gather_implicit_gemm(block, tile, worker):
@@ -64,7 +88,7 @@ def make_gather(dtype, MR, NR, STEP):
         a = fields(block)
         x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
         bias, taps = array_at(a.bias, a.bias_size, KIND), array_at(a.taps, a.taps_size, "i8")
-        steps = array_at(a.steps, a.steps_size, "i8")
+        steps, bits = array_at(a.steps, a.steps_size, "i8"), array_at(a.bits, a.bits_size, "i8")
         scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
 
         part, chunk = tile % a.parts, tile // a.parts % a.chunks
@@ -88,9 +112,7 @@ def make_gather(dtype, MR, NR, STEP):
                     plane = x_first + (c0 + c) * a.xd * a.xh * a.xw
                     for t in range(t0, t1):
                         at = (c * (t1 - t0) + t - t0) * a.pitch
-                        pack_row(
-                            *(a, x, plane, taps[3 * t], taps[3 * t + 1], taps[3 * t + 2], d, h, w0, count, scratch, at)
-                        )
+                        pack_tap(a, x, plane, taps, t, bits, p, count, scratch, at)
                 wa, last = w_first + c0 * a.w_channel, t0 + channels * (t1 - t0)
                 add, ends = OLD if c0 + t0 else a.start, c0 + channels == a.channels and t1 == a.taps_count
                 low, high = (a.low, a.high) if ends else (-np.inf, np.inf)
@@ -112,10 +134,10 @@ def make_gather(dtype, MR, NR, STEP):
 def make_weights(dtype, MR, NR, STEP):
     """The weight gradient for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    panel_product, pack_row = make_panel_product(MR, NR, LANES), make_pack_row(STEP, LANES)
+    panel_product, pack_tap = make_panel_product(MR, NR, LANES), make_pack_tap(STEP, LANES)
 
     @helper
-    def pack_transposed(a, taps, x, image, k0, count_k, d, h, w, count, panel, temporary):
+    def pack_transposed(a, taps, bits, x, image, k0, count_k, p, count, panel, temporary):
         """panel[p*k_pitch + k] = patch value of pixel p under k = (channel, tap), LANES of k at a time by way of
         `temporary`."""
         row_pitch = a.pitch
@@ -123,12 +145,9 @@ def make_weights(dtype, MR, NR, STEP):
             for lane in range(min(LANES, count_k - k)):
                 c, t = (k0 + k + lane) // a.taps_count, (k0 + k + lane) % a.taps_count
                 plane = image + c * a.xd * a.xh * a.xw
-                pack_row(
-                    *(a, x, plane, taps[3 * t], taps[3 * t + 1], taps[3 * t + 2], d, h, w, count),
-                    *(temporary, lane * row_pitch),
-                )
-            for p in range(0, count, LANES):
-                transpose_block(temporary, p, row_pitch, panel, p * a.k_pitch + k, a.k_pitch)
+                pack_tap(a, x, plane, taps, t, bits, p, count, temporary, lane * row_pitch)
+            for i in range(0, count, LANES):
+                transpose_block(temporary, i, row_pitch, panel, i * a.k_pitch + k, a.k_pitch)
 
     @tile_body(WeightsBlock, dtype)
     def conv_bwd_weights_implicit_gemm(block, tile, worker):
@@ -137,7 +156,7 @@ def make_weights(dtype, MR, NR, STEP):
         a = fields(block)
         x, gy, gw = array_at(a.x, a.x_size, KIND), array_at(a.gy, a.gy_size, KIND), array_at(a.gw, a.gw_size, KIND)
         zeros, taps = array_at(a.zeros, a.zeros_size, KIND), array_at(a.taps, a.taps_size, "i8")
-        steps = array_at(a.steps, a.steps_size, "i8")
+        steps, bits = array_at(a.steps, a.steps_size, "i8"), array_at(a.bits, a.bits_size, "i8")
         scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         panel = scratch[LANES * a.pitch + LANES :]
 
@@ -153,8 +172,7 @@ def make_weights(dtype, MR, NR, STEP):
             gradient = ((n * a.groups + group) * a.rows + row) * a.pixels
             for p in range(0, a.pixels, a.chunk_pixels):
                 count = min(a.chunk_pixels, a.pixels - p)
-                d, h, w = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
-                pack_transposed(a, taps, x, image, k0, count_k, d, h, w, count, panel, scratch)
+                pack_transposed(a, taps, bits, x, image, k0, count_k, p, count, panel, scratch)
                 panel_product(
                     *(gy, gradient + p, a.pixels, rows, panel, 0, count_k, steps, 0, count),
                     *(gw, out, k_size, zeros, row, add),
@@ -166,7 +184,7 @@ def make_weights(dtype, MR, NR, STEP):
 
 # ---- programs
 
-BLOCK_K = 128  # terms of one sum: a panel of BLOCK_K x 3 vectors stays in a first-level cache of 32 KB
+BLOCK_K = 256  # terms of one sum; with 128 the outputs are read and written once more: 3 % slower
 CHUNK_VECTORS = 12  # vectors of pixels in a panel
 CHUNK_PIXELS = 256  # pixels in a panel of the weight gradient
 PART_K = 384  # (channel, tap) pairs in a panel of the weight gradient
@@ -183,6 +201,28 @@ def _flattened(gather):
     if not (same and gather.contiguous):
         return {}
     return {"xd": 1, "xh": 1, "xw": gather.pixels, "grid_d": 1, "grid_h": 1, "grid_w": gather.pixels}
+
+
+FLAT_VECTORS = 5  # of a row: longer ones lose little when they are packed one by one
+
+
+def _flat_bits(step, source, grid, taps, LANES):
+    """For each tap and vector of pixels which lanes lie inside the image, where pixels can be packed across the ends of
+    rows; else None."""
+    rows_differ = source[1:] != grid[1:]
+    if step != (1, 1, 1) or rows_differ or grid[2] >= FLAT_VECTORS * LANES or not taps[:, :3].any():
+        return None
+    places = np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij"), axis=-1).reshape(1, -1, 3)
+    seen = places + taps[:, None, :3]
+    inside = ((seen >= 0) & (seen < source)).all(axis=-1)
+    inside = np.pad(inside, ((0, 0), (0, -inside.shape[1] % LANES))).reshape(len(taps), -1, LANES)
+    return (inside << np.arange(LANES)).sum(axis=-1).ravel()
+
+
+def _bits_table(*geometry):
+    """The fields of `_flat_bits` in a kernel's block."""
+    bits = _flat_bits(*geometry)
+    return {"flat": int(bits is not None), "bits": np.zeros(1, np.int64) if bits is None else bits}
 
 
 def gather_plan(gather, threads):
@@ -209,6 +249,7 @@ def gather_plan(gather, threads):
         scratch += gather.rows * pitch
     body = make_gather(gather.dtype, MR, balanced(split(vectors, chunks), NR), column_step(gather.step[2]))
     tables = {"taps": np.ascontiguousarray(gather.taps[:, :3]).ravel(), "steps": steps}
+    tables |= _bits_table(gather.step, gather.source, gather.grid, gather.taps, LANES)
     return Plan(body, images * chunks * numbers["parts"], numbers, tables, gather.work, scratch)
 
 
@@ -220,6 +261,16 @@ def _cost(gathers):
         waste = split(gather.pixels, LANES) * LANES / gather.pixels
         total += gather.work * waste * (1 + PACK_CYCLES / gather.rows)
     return total
+
+
+@lru_cache(maxsize=1024)
+def _phased_forward(spec):
+    return phased(forward_gathers(spec))
+
+
+@lru_cache(maxsize=1024)
+def _phased_packed(spec):
+    return phased(packed_gathers(spec))
 
 
 @implements("conv.fwd", rank=50)
@@ -237,7 +288,11 @@ class ConvForward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        return emit_forward(gather_plan, spec, buffers)
+        if not _phased_forward(spec):
+            return emit_forward(gather_plan, spec, buffers)
+        row, phases = split_row(spec, buffers["x"])
+        rows = emit_forward(gather_plan, spec, {**buffers, "x": phases}, _phased_forward, _phased_packed)
+        return row, *(one._replace(temporaries=("x",)) for one in rows)
 
 
 @implements("conv.bwd_data", rank=50)
@@ -254,14 +309,21 @@ class ConvBackwardData(Impl):
 
 
 @lru_cache(maxsize=1024)
-def _weights_plan(spec, threads):
-    LANES = lanes(spec.dtype)
+def _weights_geometry(spec):
+    """(source, step, taps) of the weight gradient's patches, on phases where that pays."""
     axes = [
         [(i, i * dilation - padding) for i in range(kernel)]
         for kernel, padding, dilation in zip(
             (spec.kd, spec.kh, spec.kw), (spec.pd, spec.ph, spec.pw), (spec.dd, spec.dh, spec.dw), strict=True
         )
     ]
+    source, step, taps = (spec.id, spec.ih, spec.iw), (spec.sd, spec.sh, spec.sw), tap_table(spec, axes)
+    return on_phases(source, (spec.od, spec.oh, spec.ow), step, taps) or (source, step, taps)
+
+
+@lru_cache(maxsize=1024)
+def _weights_plan(spec, threads):
+    LANES = lanes(spec.dtype)
     MR, NR = isa.tile(spec.ocg)
     k_size = spec.icg * spec.taps
     k_parts = split(k_size, PART_K)
@@ -273,20 +335,22 @@ def _weights_plan(spec, threads):
     chunk = min(CHUNK_PIXELS, spec.out_pixels)
     pitch, k_pitch = _odd(split(chunk, LANES)) * LANES, _odd(k_vectors) * LANES
     names = ("xd", "xh", "xw", "grid_d", "grid_h", "grid_w", "sd", "sh", "sw")
-    sizes = (spec.id, spec.ih, spec.iw, spec.od, spec.oh, spec.ow, spec.sd, spec.sh, spec.sw)
+    source, step, taps = _weights_geometry(spec)
+    grid = (spec.od, spec.oh, spec.ow)
     numbers = {
-        **dict(zip(names, sizes, strict=True)),
+        **dict(zip(names, source + grid + step, strict=True)),
         **{"groups": spec.g, "channels": spec.icg, "rows": spec.ocg, "images": spec.n},
         "parts": parts_for(spec.ocg, MR, spec.g * k_parts, threads),
         **{"pixels": spec.out_pixels, "taps_count": spec.taps, "pitch": pitch, "chunk_pixels": CHUNK_PIXELS},
         **{"k_part": k_part, "k_parts": k_parts, "k_pitch": k_pitch},
     }
     tables = {
-        "taps": np.ascontiguousarray(tap_table(spec, axes)[:, :3]).ravel(),
+        "taps": np.ascontiguousarray(taps[:, :3]).ravel(),
         "steps": np.stack([np.arange(chunk), np.arange(chunk) * k_pitch], axis=1).ravel(),
+        **_bits_table(step, source, grid, taps, LANES),
     }
     scratch = LANES * pitch + 2 * LANES + split(chunk, LANES) * LANES * k_pitch
-    body = make_weights(spec.dtype, MR, balanced(k_vectors, NR), column_step(spec.sw))
+    body = make_weights(spec.dtype, MR, balanced(k_vectors, NR), column_step(step[2]))
     tiles = spec.g * k_parts * numbers["parts"]
     return Plan(body, tiles, numbers, tables, spec.flops() * NANOSECONDS_PER_FLOP, scratch)
 
@@ -298,7 +362,7 @@ class ConvBackwardWeights(Impl):
     @staticmethod
     def cost(spec):
         """The multiplications, and packing and transposing every patch value for the rows of one group."""
-        return spec.flops() * NANOSECONDS_PER_FLOP * (1 + 2 * PACK_CYCLES / max(1, spec.ocg))
+        return spec.flops() * NANOSECONDS_PER_FLOP * (1 + 4 * PACK_CYCLES / max(1, spec.ocg))
 
     @staticmethod
     def emit(spec, buffers):
@@ -307,4 +371,8 @@ class ConvBackwardWeights(Impl):
             return ()
         body, tiles, numbers, tables, work, scratch = _weights_plan(spec, driver.get_num_threads())
         values = {"x": buffers["x"], "gy": buffers["gy"], "gw": buffers["gw"], "zeros": zeros(spec.oc, spec.dtype)}
-        return (Row(body, tiles, {**values, **tables, **numbers}, work, scratch),)
+        main = Row(body, tiles, {**values, **tables, **numbers}, work, scratch)
+        if _weights_geometry(spec)[1] == (spec.sd, spec.sh, spec.sw):
+            return (main,)
+        row, main.values["x"] = split_row(spec, buffers["x"])
+        return row, main._replace(temporaries=("x",))

@@ -8,7 +8,7 @@ kernel's parameter block `a`.
 from functools import cache
 
 from .._jit import helper
-from ..simd import load_vector, load_window, store_vector, zero_vector
+from ..simd import load_bits, load_vector, load_window, store_vector, zero_vector
 
 
 @helper
@@ -75,6 +75,21 @@ def make_pack_row(STEP, LANES):
                 d += 1
 
     return pack_row
+
+
+@cache
+def make_pack_flat(LANES):
+    """Packing where source and grid have rows of one length and step 1: a tap then is one shift of all pixels, across
+    the ends of rows; bits tell which of them lie inside the image."""
+
+    @helper
+    def pack_flat(x, source, bits, first, count, panel, row):
+        """panel[row + j] = x[source + j] for j < count where the bit is set, 0 elsewhere; bits[first:]: one number for
+        each vector."""
+        for v in range(0, count, LANES):
+            store_vector(load_bits(x, source + v, bits[first + v // LANES]), panel, row + v)
+
+    return pack_flat
 
 
 @cache

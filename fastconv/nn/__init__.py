@@ -35,6 +35,7 @@ from .deform import ActiveConv2d, DeformAggregate2d, DeformConv2d, DeformConv2dP
 from .dropout import Dropout, Dropout2d, StochasticDepth
 from .dynamic import CondConv2d, DynamicConv2d, Involution2d
 from .linear import Flatten, Linear
+from .locally_connected import LocallyConnected2d
 from .loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss
 from .module import Module, Parameter
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
@@ -160,6 +161,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "LocallyConnected2d",
     "LogSoftmax",
     "MSELoss",
     "MaxBlurPool2d",

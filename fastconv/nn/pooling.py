@@ -127,7 +127,7 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
 class _LPPool(Module):
     def __init__(self, norm_type, kernel_size, stride=None, ceil_mode=False):
         super().__init__()
-        self.norm_type, self.kernel_size = float(norm_type), kernel_size
+        self.norm_type, self.kernel_size = norm_type, kernel_size
         self.stride, self.ceil_mode = stride, ceil_mode
 
     def _args(self):

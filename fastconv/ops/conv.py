@@ -23,6 +23,8 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     depthwise_strided,
     depthwise_weights,
     direct,
+    direct_weights,
+    dot,
     grouped,
     implicit_gemm,
     pointwise,

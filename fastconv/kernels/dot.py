@@ -1,0 +1,128 @@
+"""Convolution where the kernel covers the whole image, and fully connected layers: rows of weights times an image.
+
+y[n, o] = bias[o] + sum over i of w[o, i] x[n, i], i over the channels and pixels of o's group.  Every weight is used
+once for each image, so the time is that of reading them: as they lie, four rows side by side, from memory once for all
+images.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from .._jit import Block, helper, tile_body
+from .._registry import Impl, implements
+from ..driver import Row
+from ..simd import array_at, fields, lanes, load_vector, load_window
+from ..simd_vector import fma_vector, splat_vector, sum_vector
+from ..specs import NO_EPILOGUE
+from .gathers import NANOSECONDS_PER_FLOP, split, zeros
+
+BYTES_PER_NANOSECOND = 12  # that one core reads
+
+DotBlock = Block("DotBlock", "x w bias y", "images groups rows terms parts accumulate", "low high")
+
+
+@cache
+def make_dot(dtype):
+    KIND, LANES, FLOAT = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
+
+    @helper
+    def finish(total, y, at, bias, o, accumulate, low, high):
+        value = total + bias[o]
+        if accumulate:
+            value += y[at]
+        value = low if value < low else value  # NaN is neither below nor above, and stays
+        y[at] = high if value > high else value
+
+    @helper
+    def four_rows(x, xi, w, wi, n):
+        """The products of 4 rows of w, n apart, with x."""
+        zero = splat_vector(x, FLOAT(0))
+        a, b, c, d = zero, zero, zero, zero
+        i = 0
+        while i + LANES <= n:
+            v = load_vector(x, xi + i)
+            a = fma_vector(load_vector(w, wi + i), v, a)
+            b = fma_vector(load_vector(w, wi + n + i), v, b)
+            c = fma_vector(load_vector(w, wi + 2 * n + i), v, c)
+            d = fma_vector(load_vector(w, wi + 3 * n + i), v, d)
+            i += LANES
+        if i < n:
+            v = load_window(x, xi + i, 1, 0, n - i, 1)
+            a = fma_vector(load_window(w, wi + i, 1, 0, n - i, 1), v, a)
+            b = fma_vector(load_window(w, wi + n + i, 1, 0, n - i, 1), v, b)
+            c = fma_vector(load_window(w, wi + 2 * n + i, 1, 0, n - i, 1), v, c)
+            d = fma_vector(load_window(w, wi + 3 * n + i, 1, 0, n - i, 1), v, d)
+        return sum_vector(a), sum_vector(b), sum_vector(c), sum_vector(d)
+
+    @helper
+    def one_row(x, xi, w, wi, n):
+        a, i = splat_vector(x, FLOAT(0)), 0
+        while i + LANES <= n:
+            a = fma_vector(load_vector(w, wi + i), load_vector(x, xi + i), a)
+            i += LANES
+        if i < n:
+            a = fma_vector(load_window(w, wi + i, 1, 0, n - i, 1), load_window(x, xi + i, 1, 0, n - i, 1), a)
+        return sum_vector(a)
+
+    @tile_body(DotBlock, dtype)
+    def conv_fwd_dot(block, tile, worker):
+        """Tile: (group, part of its output channels), for all images."""
+        a = fields(block)
+        x, w = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND)
+        y, bias = array_at(a.y, a.y_size, KIND), array_at(a.bias, a.bias_size, KIND)
+        low, high, n = FLOAT(a.low), FLOAT(a.high), a.terms
+        group, part = tile // a.parts, tile % a.parts
+        o, last = group * a.rows + a.rows * part // a.parts, group * a.rows + a.rows * (part + 1) // a.parts
+        pitch = a.groups * a.rows
+        while o < last:
+            height = 4 if o + 4 <= last else 1
+            for image in range(a.images):
+                xi, at = (image * a.groups + group) * n, image * pitch + o
+                if height == 4:
+                    first, second, third, fourth = four_rows(x, xi, w, o * n, n)
+                    finish(first, y, at, bias, o, a.accumulate, low, high)
+                    finish(second, y, at + 1, bias, o + 1, a.accumulate, low, high)
+                    finish(third, y, at + 2, bias, o + 2, a.accumulate, low, high)
+                    finish(fourth, y, at + 3, bias, o + 3, a.accumulate, low, high)
+                else:
+                    finish(one_row(x, xi, w, o * n, n), y, at, bias, o, a.accumulate, low, high)
+            o += height
+
+    return conv_fwd_dot
+
+
+PART_BYTES = 1 << 18  # of weights that a tile reads
+
+
+@implements("conv.fwd", rank=5)
+class ConvForward(Impl):
+    name = "conv_fwd_dot"
+    epilogue = True
+
+    @staticmethod
+    def when(spec):
+        kernel, padding = (spec.kd, spec.kh, spec.kw), (spec.pd, spec.ph, spec.pw)
+        if spec.out_pixels != 1 or kernel != (spec.id, spec.ih, spec.iw) or any(padding):
+            return "needs a kernel that covers the whole image"
+        if 0 in (spec.n, spec.ic, spec.oc):
+            return "needs an image"
+        return None
+
+    @staticmethod
+    def cost(spec):
+        """A load of weights for every multiplication, which for several images come from the cache."""
+        return spec.flops() * NANOSECONDS_PER_FLOP * 1.3 + 10 * spec.oc * spec.n
+
+    @staticmethod
+    def emit(spec, buffers):
+        bias, epilogue = buffers.get("b"), buffers.get("epilogue", NO_EPILOGUE)
+        bias = zeros(spec.oc, spec.dtype) if bias is None else bias
+        terms = spec.icg * spec.taps
+        nbytes = spec.ocg * terms * np.dtype(spec.dtype).itemsize
+        parts = max(1, min(split(nbytes, PART_BYTES), split(spec.ocg, 4)))
+        numbers = {"images": spec.n, "groups": spec.g, "rows": spec.ocg, "terms": terms, "parts": parts}
+        values = {"x": buffers["x"], "w": buffers["w"], "bias": bias, "y": buffers["y"], **numbers}
+        values |= {"low": epilogue.low, "high": epilogue.high, "accumulate": int(epilogue.accumulate)}
+        work = spec.g * nbytes / BYTES_PER_NANOSECOND * (1 + 0.3 * spec.n)
+        return (Row(make_dot(spec.dtype), spec.g * parts, values, work),)

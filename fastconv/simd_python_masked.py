@@ -1,0 +1,55 @@
+"""Flat runs of pixels with masks and gaps, of `simd_vector.py`, in plain Python (see `simd_python.py`)."""
+
+from itertools import product
+
+import numpy as np
+
+from . import simd_python as base
+
+
+def _masked(x, xi, bits):
+    return np.array([x[xi + lane] if bits >> lane & 1 else 0 for lane in range(base.LANES)], x.dtype)
+
+
+def masked_fma_loop(acc, a, ai, a_m, a_c, b, bi, b_c, channels, steps, masks, mi, taps, mr, nr):
+    acc = list(acc)
+    for t, c, n in product(range(taps), range(channels), range(nr)):
+        row = _masked(b, bi + c * b_c + steps[3 * t + 1] + n * base.LANES, masks[mi + steps[3 * t + 2] + n])
+        for m in range(mr):
+            acc[m * nr + n] = acc[m * nr + n] + a[ai + m * a_m + c * a_c + steps[3 * t]] * row
+    return acc
+
+
+def masked_dot_loop(acc, g, gi, g_m, x, xi, x_c, steps, si, masks, mi, inside, count, mr, channels, taps):
+    acc = list(acc)
+    for v in range(count):
+        for i, (m, c, t) in enumerate(product(range(mr), range(channels), range(taps))):
+            gradient = _masked(g, gi + m * g_m + v * base.LANES, masks[mi + inside + v])
+            place, bits = xi + c * x_c + steps[si + 2 * t] + v * base.LANES, masks[mi + steps[si + 2 * t + 1] + v]
+            acc[i] = acc[i] + gradient * _masked(x, place, bits)
+    return acc
+
+
+def store_sums(acc, y, yi, count):
+    for i in range(count):
+        y[yi + i] = acc[i].sum(dtype=y.dtype)
+
+
+def _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
+    """(number of the vector in the tile, its lanes that count, the part of c that they go to)."""
+    for m in range(skip, mr):
+        for n in range(nr):
+            lanes = [lane for lane in range(base.LANES) if keep[v + n] >> lane & 1]
+            yield m * nr + n, lanes, base._take(c, ci + m * c_m + places[v + n], len(lanes))
+
+
+def add_squeezed(acc, c, ci, c_m, keep, places, v, mr, nr):
+    tile = [value.copy() for value in acc]
+    for i, lanes, old in _gaps(c, ci, c_m, keep, places, v, 0, mr, nr):
+        tile[i][lanes] += old
+    return tuple(tile)
+
+
+def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr):
+    for i, lanes, place in _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
+        place[:] = acc[i][lanes]

@@ -38,7 +38,7 @@ def test_every_switch_is_in_the_table():
 def test_ci_finds_the_test_command():
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     pattern = re.search(r"grep -m 1 -E '([^']+)' README.md", script)[1]
-    assert re.findall(pattern, README, re.MULTILINE) == ['pip install -e ".[test]" && pytest']
+    assert re.findall(pattern, README, re.MULTILINE) == ['pip install -e ".[test]" && pytest -n auto']
 
 
 def test_every_extra_that_the_readme_names_exists():

@@ -18,7 +18,6 @@ from . import _config
 from .simd_place import (
     Place,
     _below,
-    _between,
     _call,
     _check_inside,
     _clip,
@@ -88,18 +87,31 @@ class _Lines:
     def begin(self, offset, column, group):
         """Take up an entry of the table."""
         self.offset, self.column = offset, column
-        self.rows = self.valid.load(group) if self.edge else None
-        self.masks = None if not self.edge or self.flat else [self._mask(column, p) for p in range(self.parts + 1)]
+        if self.edge:
+            b, vec = self.b, self.vec
+            self.rows = self.valid.load(group)
+            self.first, self.width, step = (
+                _splat(b, vec, b.trunc(v, _i32), _i32)
+                for v in (b.sub(column, self.left), b.sub(self.right, self.left), self.step)
+            )
+            if self.sw == 0:
+                self.first = b.add(self.first, b.mul(_ints(vec, range(vec.lanes)), step))
+            self.masks = None if self.flat else [self._mask(0, p) for p in range(self.parts + (self.g == 3))]
 
-    def _mask(self, column, part):
-        """The lanes of a loaded vector that lie inside, between left and right."""
-        b, vec = self.b, self.vec
-        low, high = b.sub(self.left, column), b.sub(self.right, column)
-        if self.sw == 0:  # lane * step is compared: less than 2**31, as are all columns
-            places = b.mul(_ints(vec, range(vec.lanes)), _splat(b, vec, b.trunc(self.step, _i32), _i32))
-            low, high = (_splat(b, vec, b.trunc(v, _i32), _i32) for v in (low, high))
-            return b.and_(b.icmp_signed(">=", places, low), b.icmp_signed("<", places, high))
-        return _between(b, vec, low, high, part * vec.lanes)
+    def _mask(self, t, part):
+        """The lanes of a loaded vector whose column lies inside: their distances from the left edge, as numbers without
+        a sign, are less than that of the right edge."""
+        b, vec, shift = self.b, self.vec, part * self.vec.lanes
+        if self.sw == 0:
+            far = b.mul(self.x_row, _i64(t)) if self.flat else _i64(0)
+            columns = b.add(self.first, _splat(b, vec, b.trunc(far, _i32), _i32))
+        else:
+            shift += t * self.sw * vec.lanes
+            columns = b.add(self.first, _ints(vec, range(shift, shift + vec.lanes)))
+        mask = b.icmp_unsigned("<", columns, self.width)
+        if part == 2:  # of the vector behind a pair the first lane alone is of use
+            mask = b.and_(mask, ir.Constant(mask.type, [1] + [0] * (vec.lanes - 1)))
+        return mask
 
     def inside(self, t):
         """Whether row t lies in the image; None where all do."""
@@ -118,18 +130,23 @@ class _Lines:
             for lane in (low, b.sub(high, _i64(1))):
                 self.place.scalar(b.add(at, b.mul(lane, step)))
 
-    def _load(self, at, column, part):
-        b, vec, one = self.b, self.vec, _i64(1)
-        mask = None
+    def _load(self, t, part):
+        b, column = self.b, self.column
+        at, mask = b.add(self.offset, b.mul(self.x_row, _i64(t))), None
+        if self.flat:
+            column = b.add(column, b.mul(self.x_row, _i64(t)))
         if self.edge:
-            mask = self._mask(column, part) if self.flat else self.masks[part]
+            mask = self._mask(t, part) if self.flat else self.masks[part]
         if self.sw == 0:
             return self._gather(at, column, mask)
-        place = b.add(at, _i64(part * vec.lanes))
-        if mask is None:
+        place = b.add(at, _i64(part * self.vec.lanes))
+        if self.edge:
+            self._check(place, column, part, _i64(1))
+            return self.place.masked_load(place, mask)
+        if part < 2:
             return self.place.load(place)
-        self._check(place, column, part, one)
-        return self.place.masked_load(place, mask)
+        empty = ir.Constant(self.vec.ir, ir.Undefined)
+        return b.insert_element(empty, b.load(self.place.scalar(place)), _i32(0))
 
     def _gather(self, at, column, mask):
         b, vec = self.b, self.vec
@@ -147,33 +164,37 @@ class _Lines:
     def taps(self, t):
         """What each of the G column taps sees in row t: lane i is column tap + i*SW."""
         b, vec, lanes = self.b, self.vec, self.vec.lanes
-        at = b.add(self.offset, b.mul(self.x_row, _i64(t)))
-        column = b.add(self.column, b.mul(self.x_row, _i64(t))) if self.flat else self.column
         if self.sw != 2:
-            return [self._load(at, column, 0)]
-        pair = [self._load(at, column, p) for p in range(2)]
+            return [self._load(t, 0)]
+        pair = [self._load(t, p) for p in range(2)]
         even, odd = (b.shuffle_vector(*pair, _ints(vec, [2 * i + s for i in range(lanes)])) for s in range(2))
         if self.g < 3:
             return [even, odd][: self.g]
-        return [even, odd, b.shuffle_vector(even, self._next(at, column), _ints(vec, range(1, lanes + 1)))]
-
-    def _next(self, at, column):
-        """A vector whose lane 0 is the column behind the pair."""
-        b, vec = self.b, self.vec
-        place = b.add(at, _i64(2 * vec.lanes))
-        if not self.edge:
-            return b.insert_element(ir.Constant(vec.ir, ir.Undefined), b.load(self.place.scalar(place)), _i32(0))
-        first = ir.Constant(ir.VectorType(_i1, vec.lanes), [1] + [0] * (vec.lanes - 1))
-        self._check(place, column, 2, _i64(1))
-        mask = self._mask(column, 2) if self.flat else self.masks[2]
-        return self.place.masked_load(place, b.and_(mask, first))
+        return [even, odd, b.shuffle_vector(even, self._load(t, 2), _ints(vec, range(1, lanes + 1)))]
 
 
 def _entries(context, b, table_type, table, first, last):
-    """Each entry of a table: four numbers, within a loop."""
+    """Each entry of a table: four numbers, within a loop that is not to be unrolled: that would cost registers."""
     numbers = _Numbers(context, b, table_type, table, _i64(0))
-    with cgutils.for_range_slice(b, first, last, _i64(1)) as (k, _):
-        yield numbers.load(b.mul(k, _i64(ENTRY)), ENTRY)
+    before, loop, done = b.block, b.append_basic_block("entry"), b.append_basic_block("entry.done")
+    b.cbranch(b.icmp_signed("<", first, last), loop, done)
+    b.position_at_end(loop)
+    k = b.phi(_i64)
+    k.add_incoming(first, before)
+    yield numbers.load(b.mul(k, _i64(ENTRY)), ENTRY)
+    following = b.add(k, _i64(1))
+    k.add_incoming(following, b.block)
+    jump = b.cbranch(b.icmp_signed("<", following, last), loop, done)
+    jump.set_metadata("llvm.loop", _no_unrolling(b.module, loop.name))
+    b.position_at_end(done)
+
+
+def _no_unrolling(module, name):
+    """The metadata of a loop; it begins with itself, as LLVM wants it."""
+    switch = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = module.add_metadata([ir.MetaDataString(module, name), switch])
+    loop.operands = (loop, switch)
+    return loop
 
 
 def _users(t, count, k, sh):

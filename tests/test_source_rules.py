@@ -78,6 +78,9 @@ THIRD_PARTY = {
     "matplotlib": r"plot\.py",
     "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
+    "onnx": r"onnx/.*",
+    "google": r"onnx/.*",
+    "ml_dtypes": r"onnx/.*",
 }
 
 

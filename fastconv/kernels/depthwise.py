@@ -164,7 +164,8 @@ class Form(NamedTuple):
 _NO_CALLS = Calls(0, 1, ())
 _WIDE = isa.registers >= 32
 ROWS = (14, 10, 8, 7, 4, 2, 1) if _WIDE else (7, 4, 2, 1)
-MOST_K = 11 if _WIDE else 5
+_FLAT_ROWS = (14, 9, 7, 4) if _WIDE else (10, 7, 4)
+MOST_K = 6 if _WIDE else 5  # more weights than that leave no room for loaded vectors
 
 
 def _column_groups(form_sw, kw, dw):
@@ -186,7 +187,7 @@ def forms(planes, least=4):
         found.append(Form(single, _NO_CALLS, 1, fixed, rows, 0, sh, 1))
         if kh > 1 and (sh == 1 or (sh == 2 and dh == 1)):
             group, many, left = _column_groups(fixed, kw, dw)
-            k = split(kh, split(kh, MOST_K if group == 1 else MOST_K // 2))
+            k = split(kh, split(kh, MOST_K if group == 1 else 7))
             if k * group + rows + 4 + 3 * (group > 1) <= isa.registers and (kh % k == 0 or group == 1):
                 first = Calls(k, group, tuple((r, s) for r in range(0, kh - k + 1, k) for s in many))
                 second = Calls(k, 1, tuple((r, s) for r in range(0, kh - k + 1, k) for s in left))
@@ -206,12 +207,12 @@ def _flat_forms(planes, fixed):
     columns = range(kw - (k - 1) * step) if k > 1 else range(kw)  # those with K taps
     first = Calls(k, 1, tuple((r, s) for r in range(kh) for s in columns))
     second = Calls(k - 1, 1, tuple((r, s) for r in range(kh) for s in range(len(columns), step)) if k > 1 else ())
-    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in (ROWS[0], 4) if k + rows + 3 <= isa.registers]
+    return [Form(first, second, 1, fixed, rows, 1, step, 1) for rows in _FLAT_ROWS if k + rows + 3 <= isa.registers]
 
 
 # ---- cost: cycles of one core
 
-NANOSECONDS = 0.28
+NANOSECONDS = 0.22
 _LOAD = {1: 1.64, 2: 3.3, 0: 32.0}  # of one vector by column step: misaligned, as two, by gathering
 _GROUP = {1: 1.0, 2: 1.3, 3: 1.6}  # loads of a group of column taps of step 2, next to those of one
 

@@ -85,8 +85,10 @@ class Case:
     @property
     def out_size(self) -> tuple[int, ...]:
         """Spatial size of the output."""
-        if self.kind == "adaptive_avg_pool":
+        if self.kind.startswith("adaptive"):
             return self.kernel
+        if self.kind == "blur_pool":
+            return tuple((i - 1) // s + 1 for i, s in zip(self.size, self.stride, strict=True))
         if self.kind == "shift":
             return self.size
         steps = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
@@ -164,13 +166,8 @@ class Case:
         wanted = "x" if which == "bwd_data" else "w"
         tensor = _attribute(fastconv, "Tensor")(arrays[wanted], requires_grad=True)
         output = self.bind(F, **{**arrays, wanted: tensor})()
-
-        def backward() -> np.ndarray:
-            tensor.grad = None
-            output.backward(arrays["gy"], retain_graph=True)
-            return np.asarray(tensor.grad)
-
-        return backward
+        grad = _attribute(fastconv.autograd, "grad")  # as PyTorch is asked: the gradient alone, not added to a tensor's
+        return lambda: grad(output, tensor, arrays["gy"], retain_graph=True)[0].numpy()
 
     def bind(self, F: ModuleType, x, gy=None, w=None, offset=None) -> Callable[[], object]:
         """The forward call, with its arguments, of F: a module with torch's names; gy is not used."""
@@ -185,13 +182,17 @@ class Case:
             return functools.partial(call, w, stride=self.stride, padding=self.padding)
         if self.kind in ("max_pool", "avg_pool"):
             return functools.partial(call, self.kernel, self.stride, self.padding)
+        if self.kind == "lp_pool":
+            return functools.partial(call, 2, self.kernel, self.stride)
+        if self.kind in ("soft_pool", "blur_pool"):
+            return functools.partial(call, self.kernel, self.stride)
         return functools.partial(call, self.kernel)  # adaptive pools and shifts
 
     def layer(self, arrays: dict[str, np.ndarray]) -> Callable[[np.ndarray], object]:
         """The layer of fastconv.nn in evaluation mode with the case's weights; raises MissingError."""
         from fastconv import nn
 
-        make = _attribute(nn, "".join(part.capitalize() for part in self.op.split("_")))
+        make = _attribute(nn, "".join(part.capitalize() for part in self.op.split("_")).replace("Lp", "LP"))
         if self.kind == "deform_conv":
             raise MissingError("nn.DeformConv2d predicts its own offsets")
         if "w" in arrays:
@@ -202,6 +203,10 @@ class Case:
             module.load_state_dict({"weight": arrays["w"]})
         elif self.kind in ("max_pool", "avg_pool"):
             module = make(self.kernel, self.stride, self.padding)
+        elif self.kind == "lp_pool":
+            module = make(2, self.kernel, self.stride)
+        elif self.kind in ("soft_pool", "blur_pool"):
+            module = make(self.kernel, self.stride)
         else:
             module = make(self.kernel)
         return module.eval()

@@ -16,12 +16,14 @@ from .autograd import (
 )
 from .driver import get_num_threads, set_num_threads
 from .infer import compile
+from .onnx import InferenceSession
 from .state import load_state, save_state
 from .summary import compare, compare_convolutions, summary
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "InferenceSession",
     "Tensor",
     "batch_invariant",
     "compare",

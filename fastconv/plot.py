@@ -190,3 +190,27 @@ def _growing(summary):
 def _centre_window(field, count):
     """(first pixel, size) of the window of the middle one of `count` outputs."""
     return field.low + (count - 1) // 2 * field.jump, field.size
+
+
+def profile_picture(path, profile, most=40):
+    """Where a compiled network's time goes: one bar for each of the `most` slowest nodes, in running order.
+
+    path: where the PNG goes; profile: from `net.profile()`.  Bars are labelled with the algorithm and its GFLOP/s.
+    """
+    slowest = sorted(profile.nodes, key=lambda node: -node.milliseconds)[:most]
+    nodes = [node for node in profile.nodes if any(node is other for other in slowest)]
+    figure = Figure(figsize=(9, 1.2 + 0.19 * len(nodes)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    places = range(len(nodes))
+    axis.barh(places, [node.milliseconds for node in nodes], color="0.45")
+    for place, node in zip(places, nodes, strict=True):
+        speed = f", {node.gflops:.0f} GFLOP/s" if node.gflops >= 1 else ""
+        axis.text(node.milliseconds, place, f" {node.algorithm}{speed}", va="center", fontsize=STYLE["tick"] - 2)
+    axis.set_yticks(places, [node.name for node in nodes], fontsize=STYLE["tick"] - 2)
+    axis.invert_yaxis()
+    axis.margins(x=0.35, y=0.01)
+    axis.set_xlabel("milliseconds", fontsize=STYLE["label"])
+    shown = sum(node.share for node in nodes)
+    axis.set_title(f"{profile.milliseconds:.2f} ms; these nodes: {shown:.0%}", fontsize=STYLE["title"])
+    figure.savefig(Path(path), dpi=STYLE["dpi"])

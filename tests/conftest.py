@@ -1,9 +1,13 @@
 """Settings of all tests."""
 
+import os
 from importlib.util import find_spec
 
 import hypothesis
 import pytest
+
+# Test processes share the cores: threads that spin while they wait would keep the other processes from them.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Machines differ in speed and kernels compile at first use: no deadline.  The same examples in every run.
 hypothesis.settings.register_profile("fastconv", deadline=None, derandomize=True, database=None)

@@ -1,7 +1,9 @@
 """Compiled networks: equal to eager, for any shape, thread and thread count; errors before anything runs."""
 
+import multiprocessing
 import pickle
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import fastconv.functional as F
 from fastconv import nn
 from fastconv.infer import CompiledNetwork, Graph, Node, OpDef, Type, register
 from fastconv.infer.ops import known
+
+from .processes import output
 
 f32 = np.dtype("float32")
 
@@ -292,3 +296,46 @@ def test_profile_and_explain(net):
     text = net[1].explain()
     for part in ("folded into the weights", "added in registers", "a view of", "made in its place", "in place of"):
         assert part in text
+
+
+def test_a_picture_of_the_profile(net, tmp_path):
+    pytest.importorskip("matplotlib")
+    from fastconv.plot import profile_picture
+
+    profile_picture(tmp_path / "profile.png", net[1].profile(repeats=2))
+    assert (tmp_path / "profile.png").stat().st_size > 10_000
+
+
+def small_network():
+    model = randomised(nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)))
+    return fc.compile(model, array(1, 2, 8, 8))
+
+
+def test_another_process_compiles_nothing(tmp_path):
+    compiled, x = small_network(), array(1, 2, 8, 8)
+    (tmp_path / "network").write_bytes(pickle.dumps((compiled, x, compiled(x))))
+    code = """
+        import pickle, sys
+        import numpy as np
+        from fastconv._jit import KernelCache
+        with open(sys.argv[1], "rb") as file:
+            network, x, y = pickle.load(file)
+        np.testing.assert_array_equal(network(x), y)
+        print(KernelCache.stats["misses"])
+    """
+    assert output(code, tmp_path / "network") == "0"
+
+
+def test_a_pool_of_processes():
+    compiled, images = small_network(), [array(1, 2, 8, 8, seed=i) for i in range(4)]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for image, y in zip(images, pool.map(compiled, images), strict=True):
+            np.testing.assert_array_equal(y, compiled(image))
+
+
+def test_dask_blocks():
+    dask_array = pytest.importorskip("dask.array")
+    compiled, x = small_network(), array(6, 2, 8, 8)
+    blocks = dask_array.from_array(x, chunks=(2, 2, 8, 8))
+    y = blocks.map_blocks(compiled, drop_axis=(2, 3), chunks=((2, 2, 2), (3,)), dtype=f32)
+    np.testing.assert_allclose(y.compute(scheduler="threads"), compiled(x), rtol=1e-5, atol=1e-6)

@@ -7,11 +7,9 @@ import pytest
 
 import fastconv as fc
 from fastconv import driver, models, nn
-from fastconv.autograd import capture
 from fastconv.cli import main
 from tests import torchvision_models as truth
 
-F = fc.functional
 NAMES = models.list_models()
 
 
@@ -24,26 +22,11 @@ def no_kernels(monkeypatch):
             monkeypatch.setattr(module, "launch", lambda *rows: None)
 
 
-def multiply_adds(net, shape):
-    """Of each kind of op, for one input: {"conv": ..., "linear": ..., "adder": ..., ...}."""
-    counts = {}
-
-    def weighted(name, weight, output):
-        counts[name] = counts.get(name, 0) + output.size * int(np.prod(weight.shape[1:]))
-
-    def see(op, args, outputs):
-        if op.name in ("conv", "linear", "adder"):
-            weighted(op.name, args[1], outputs[0])
-        elif op.name == "deform_conv":
-            weighted(op.name, args[2], outputs[0])
-        elif op.name == "non_local":  # two products for each pair of positions
-            theta, phi, g = args[:3]
-            pairs = theta.shape[0] * theta.shape[2] * phi.shape[2]
-            counts[op.name] = counts.get(op.name, 0) + pairs * (theta.shape[1] + g.shape[1])
-
-    with np.errstate(all="ignore"), fc.no_grad(), capture(see):
-        net.eval()(np.zeros((1, *shape), np.float32))
-    return counts
+def multiply_adds(net, shape, kind=None):
+    """Of one input, in all layers or in those of one class."""
+    with np.errstate(all="ignore"):
+        layers = fc.summary(net, (1, *shape)).layers
+    return sum(layer.multiply_adds for layer in layers if kind is None or layer.kind == kind)
 
 
 def parameters(net):
@@ -68,7 +51,7 @@ def test_keys_are_as_written_down(name):
 def test_sizes_are_as_the_table_says(name, no_kernels):
     entry, net = models.NETWORKS[name], make(name)
     assert parameters(net) == entry.parameters
-    assert sum(multiply_adds(net, entry.input_shape).values()) == entry.multiply_adds
+    assert multiply_adds(net, entry.input_shape) == entry.multiply_adds
 
 
 def test_list_and_table(capsys):
@@ -135,6 +118,8 @@ PAPERS = [
     ("mobilenet_v2", {}, 224, 300 * M, 1 * M, "Sandler et al. 2018, arXiv 1801.04381, table 4"),
     ("efficientnet_b0", {}, "parameters", 5.3 * M, 0.05 * M, "Tan and Le 2019, arXiv 1905.11946, table 2"),
     ("efficientnet_b0", {}, 224, 0.39 * G, 0.005 * G, "table 2"),
+    ("convnext_tiny", {}, "parameters", 29 * M, 0.5 * M, "Liu et al. 2022, arXiv 2201.03545, table 1"),
+    ("convnext_tiny", {}, 224, 4.5 * G, 0.05 * G, "table 1"),
 ]
 
 
@@ -151,7 +136,7 @@ def test_sizes_are_as_the_paper_says(name, settings, what, paper, within, where,
     if what == "parameters":
         ours = parameters(net)
     else:
-        ours = sum(multiply_adds(net, (3, what, what)).values())
+        ours = multiply_adds(net, (3, what, what))
     assert abs(ours - paper) <= within, where
 
 
@@ -174,15 +159,16 @@ def test_connections_of_lenet(no_kernels):
 @pytest.mark.parametrize("groups, paper", {1: 143, 2: 140, 3: 137, 4: 133, 8: 137}.items())
 def test_convolutions_of_shufflenet(groups, paper, no_kernels):
     """Zhang et al. 2018, arXiv 1707.01083, table 1, last row, in millions: the convolutions alone."""
-    counts = multiply_adds(make(f"shufflenet_v1_g{groups}"), (3, 224, 224))
-    assert round(counts["conv"] / 1e6) == paper
+    count = multiply_adds(make(f"shufflenet_v1_g{groups}"), (3, 224, 224), "Conv2d")
+    assert round(count / 1e6) == paper
 
 
 def test_additions_of_addernet(no_kernels):
     """Chen et al. 2020, arXiv 1912.13200, table 1: 80.74 M additions, two for each term |w - x|."""
-    counts = multiply_adds(make("adder_resnet20"), (3, 32, 32))
-    assert 2 * counts["adder"] == pytest.approx(80.74e6, abs=0.005e6)
-    assert counts["conv"] == 32 * 32 * 16 * 27 and counts["linear"] == 640
+    net = make("adder_resnet20")
+    terms, first, last = (multiply_adds(net, (3, 32, 32), kind) for kind in ("Adder2d", "Conv2d", "Linear"))
+    assert 2 * terms == pytest.approx(80.74e6, abs=0.005e6)
+    assert first == 32 * 32 * 16 * 27 and last == 640
 
 
 def test_work_of_squeeze_and_excitation(no_kernels):
@@ -190,11 +176,11 @@ def test_work_of_squeeze_and_excitation(no_kernels):
 
     They count the means and the products with the channels' weights too: two for each value of the residuals.
     """
-    counts = sum(multiply_adds(make("se_resnet50"), (3, 224, 224)).values())
+    count = multiply_adds(make("se_resnet50"), (3, 224, 224))
     squeeze = 2 * sum(blocks * c * c // 16 for blocks, c in ((3, 256), (4, 512), (6, 1024), (3, 2048)))
     values = sum(n * c * s * s for n, c, s in ((3, 256, 56), (4, 512, 28), (6, 1024, 14), (3, 2048, 7)))
-    assert (counts - squeeze) / 1e9 == pytest.approx(3.86, abs=0.005)
-    assert (counts + 2 * values) / 1e9 == pytest.approx(3.87, abs=0.005)
+    assert (count - squeeze) / 1e9 == pytest.approx(3.86, abs=0.005)
+    assert (count + 2 * values) / 1e9 == pytest.approx(3.87, abs=0.005)
 
 
 def test_relative_work_of_non_local_networks(no_kernels):
@@ -205,10 +191,10 @@ def test_relative_work_of_non_local_networks(no_kernels):
     plain, five = make("non_local_c2d_101", blocks=(0, 0)), make("non_local_c2d_101")
     norms = sum(parameters(m) for m in plain.modules() if isinstance(m, nn.BatchNorm3d))
     assert (parameters(plain) - norms) / 1e6 == pytest.approx(43.2, abs=0.05)
-    work = sum(multiply_adds(plain, clip).values())
+    work = multiply_adds(plain, clip)
     assert work == pytest.approx(34.2e9, rel=0.01)
     assert round(parameters(five) / parameters(plain), 1) == 1.2
-    assert round(sum(multiply_adds(five, clip).values()) / work, 1) == 1.2
+    assert round(multiply_adds(five, clip) / work, 1) == 1.2
     small = models.NETWORKS["non_local_c2d_50"]
     assert round(small.parameters / parameters(plain), 1) == 0.7 and round(small.multiply_adds / work, 1) == 0.8
 
@@ -293,27 +279,21 @@ def test_lenet_pads_small_images():
 # -- training ----------------------------------------------------------------------------------------------------------
 
 TRAINED = {
-    "lenet5": ({}, (1, 32, 32)),
-    "nin_cifar10": ({}, (3, 16, 16)),
-    "xception": ({"middle_blocks": 1}, (3, 64, 64)),
-    "se_resnet50": ({}, (3, 64, 64)),
-    "mobilenet_v1": ({"width_mult": 0.25}, (3, 64, 64)),
-    "shufflenet_v1_g3": ({}, (3, 64, 64)),
-    "shiftnet_b": ({}, (3, 64, 64)),
-    "adder_resnet20": ({}, (3, 16, 16)),
-    "non_local_resnet50": ({}, (3, 64, 64)),
-    "deform_resnet50": ({}, (3, 64, 64)),
-    "mobilenet_v3_small": ({"width_mult": 0.5}, (3, 64, 64)),
-    "deeplabv3_mobilenet_v3_large": ({"num_classes": 4}, (3, 65, 64)),
+    "lenet5": (models.lenet5, {}, (1, 28, 28)),
+    "shufflenet": (models.ShuffleNetV1, {"groups": 3, "width_mult": 0.5}, (3, 64, 64)),
+    "shiftnet": (models.ShiftNet, {"width_mult": 0.25}, (3, 64, 64)),
+    "addernet": (models.AdderResNet, {"n": 1}, (3, 16, 16)),
+    "non-local": (models.NonLocalResNet, {"layers": (1, 2, 1, 1), "blocks": (1, 0)}, (3, 64, 64)),
+    "deformable": (models.DeformResNet, {"layers": (1, 1, 1, 1), "stages": (5,)}, (3, 64, 64)),
 }
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_step_of_training(name):
     """The loss is finite before and after, every parameter gets a gradient, and the loss falls along it."""
-    settings, shape = TRAINED[name]
+    build, settings, shape = TRAINED[name]
     fc.manual_seed(0)
-    net = models.get_model(name, **settings)
+    net = build(**settings)
     for module in net.modules():
         if isinstance(module, nn.NonLocal2d):  # a block that begins as the identity hides what is inside from gradients
             nn.init.ones_(module.W[1].weight)
@@ -321,13 +301,8 @@ def test_a_step_of_training(name):
     x = rng.standard_normal((4, *shape)).astype(np.float32)
 
     def loss():
-        scores = net(x)
-        scores = scores["out"].mean((2, 3)) if isinstance(scores, dict) else scores
-        return F.cross_entropy(scores, np.array([0, 1, 2, 3]))
+        return fc.functional.cross_entropy(net(x), np.array([0, 1, 2, 3]))
 
-    for module in net.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     first = loss()
     first.backward()
     gradients = {key: p.grad for key, p in net.named_parameters()}

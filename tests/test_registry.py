@@ -154,3 +154,28 @@ def test_convolutions_state_costs_and_refusals():
                 assert answer.refusal is None or (isinstance(answer.refusal, str) and answer.refusal)
                 assert answer.cost is None or answer.cost >= 0
             assert select(name, spec) in implementations(name)
+
+
+def test_what_has_no_other_algorithm_is_explained_too():
+    from fastconv.kernels.deform import DeformSpec
+    from fastconv.kernels.involution import InvolutionSpec
+    from fastconv.kernels.non_local import NonLocalSpec
+    from fastconv.kernels.shift import ShiftSpec
+    from fastconv.specs import conv_spec
+
+    depthwise = conv_spec("involution2d", 2, (1, 8, 9, 9), (8, 1, 3, 3), None, 2, 1, 1, 8, "float32")
+    deform = DeformSpec(1, 8, 4, 1, 1, 9, 9, 7, 7, 1, 1, ((0, 0), (0, 1)), True, "float32")
+    cases = {
+        "shift.fwd": (ShiftSpec(1, 8, 9, 9, "float32"), "shift_fwd_rows"),
+        "shift.bwd_displacement": (ShiftSpec(1, 8, 9, 9, "float32"), "shift_bwd_displacement_channels"),
+        "involution.bwd_data": (InvolutionSpec(depthwise, 2), "involution_bwd_data_scatter"),
+        "non_local.fwd": (NonLocalSpec(1, 8, 8, 81, 81, 0, "float32"), "non_local_fwd_streaming"),
+        "deform_conv.fwd": (deform, "deform_conv_fwd_patches"),
+        "deform_conv.bwd_weights": (deform, "deform_conv_bwd_weights_patches"),
+        "adder.fwd": (depthwise, "adder_fwd_patches"),
+    }
+    for operation, (spec, name) in cases.items():
+        explanation = _registry.explain(operation, spec)
+        assert explanation.choice.name == name and explanation.candidates[0].cost != 0
+    refusal = _registry.explain("involution.bwd_data", InvolutionSpec(depthwise, 2)).candidates[0].refusal
+    assert refusal == "needs stride 1"

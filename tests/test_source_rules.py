@@ -32,6 +32,7 @@ _CORE = {
     "simd_isa",
     "simd_window",
     "simd_winograd",
+    "simd_winograd_backward",
     "specs",
 }
 ARROWS = {
@@ -41,6 +42,7 @@ ARROWS = {
     "simd_formulas": set(),
     "simd_python": {"simd_formulas"},
     "simd_python_masked": {"simd_python"},
+    "simd_python_winograd": {"simd_python"},
     "_jit": {"_config"},
     "_memory": {"_config"},
     "_registry": {"_config"},
@@ -48,7 +50,7 @@ ARROWS = {
     "specs": {"_config"},
     "pool_specs": {"_config", "specs"},
     "simd": {"_config", "simd_isa", "simd_place"},
-    "simd_place": {"_config", "simd_isa", "simd_python", "simd_python_masked"},
+    "simd_place": {"_config", "simd_isa", "simd_python", "simd_python_masked", "simd_python_winograd"},
     "simd_collect": {"_config", "simd_place", "simd_window"},
     "simd_depthwise": {"_config", "simd_place", "simd_window"},
     "simd_depthwise_backward": {"_config", "simd_depthwise", "simd_place", "simd_window"},
@@ -56,7 +58,8 @@ ARROWS = {
     "simd_math": {"simd_formulas", "simd_place", "simd_vector"},
     "simd_isa": {"_config"},
     "simd_window": {"_config", "simd_place"},
-    "simd_winograd": {"_config", "simd_place", "simd_python"},
+    "simd_winograd": {"_config", "simd_place", "simd_python_winograd"},
+    "simd_winograd_backward": {"simd_place", "simd_python_winograd", "simd_winograd"},
     "driver": {"_config", "_jit", "_memory", "simd"},
     "autograd": {"_config"},
     "kernels": _CORE,
@@ -78,6 +81,9 @@ THIRD_PARTY = {
     "matplotlib": r"plot\.py",
     "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
+    "onnx": r"onnx/.*",
+    "google": r"onnx/.*",
+    "ml_dtypes": r"onnx/.*",
 }
 
 

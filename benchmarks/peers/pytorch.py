@@ -1,6 +1,7 @@
 """PyTorch, with its default layout and with channels_last."""
 
 import functools
+from math import comb
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
 def _forward(case: Case, tensors: dict[str, torch.Tensor]):
     if case.kind == "adder":
         return functools.partial(_adder, case, tensors["x"], tensors["w"])
+    if case.kind in ("soft_pool", "blur_pool") and case.ndim == 2:
+        return functools.partial(_soft_pool if case.kind == "soft_pool" else _blur_pool, case, tensors["x"])
     functions = F
     if case.kind == "deform_conv":
         try:
@@ -51,6 +54,21 @@ def _adder(case: Case, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     patches = F.unfold(x, case.kernel, case.dilation, case.padding, case.stride).transpose(1, 2)  # (N, OH*OW, C*KH*KW)
     distances = torch.cdist(patches, w.flatten(1).expand(case.batch, -1, -1), p=1.0)  # (N, OH*OW, OC)
     return -distances.transpose(1, 2).reshape(case.shapes["gy"])
+
+
+def _soft_pool(case: Case, x: torch.Tensor) -> torch.Tensor:
+    """The weighted mean by PyTorch's own poolings; without care for large inputs."""
+    weights = x.exp()
+    total = F.avg_pool2d(weights, case.kernel, case.stride)
+    return F.avg_pool2d(weights * x, case.kernel, case.stride) / total
+
+
+def _blur_pool(case: Case, x: torch.Tensor) -> torch.Tensor:
+    """Reflection and a depthwise convolution with the binomial filter."""
+    rows, columns = ([comb(k - 1, i) / 2 ** (k - 1) for i in range(k)] for k in case.kernel)
+    kernel = torch.outer(torch.tensor(rows), torch.tensor(columns)).expand(case.in_channels, 1, -1, -1)
+    around = [side for k in reversed(case.kernel) for side in ((k - 1) // 2, k // 2)]
+    return F.conv2d(F.pad(x, around, mode="reflect"), kernel, None, case.stride, groups=case.in_channels)
 
 
 def _backward(case: Case, which: str, tensors: dict[str, torch.Tensor]):

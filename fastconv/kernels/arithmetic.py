@@ -117,21 +117,14 @@ def make_combine(operation, dtype):
         first = tile // a.chunks * a.part
         start = a.n * (tile % a.chunks) // a.chunks
         count = a.n * (tile % a.chunks + 1) // a.chunks - start
-        i3, rest = first % a.d3, first // a.d3
-        i2, rest = rest % a.d2, rest // a.d2
-        i1, i0 = rest % a.d1, rest // a.d1
-        for _ in range(first, min(first + a.part, a.rows)):
+        for r in range(first, min(first + a.part, a.rows)):
+            i3, rest = r % a.d3, r // a.d3
+            i2, rest = rest % a.d2, rest // a.d2
+            i1, i0 = rest % a.d1, rest // a.d1
             xi = i0 * a.x0 + i1 * a.x1 + i2 * a.x2 + i3 * a.x3 + start * a.xn
             zi = i0 * a.z0 + i1 * a.z1 + i2 * a.z2 + i3 * a.z3 + start * a.zn
             yi = i0 * a.y0 + i1 * a.y1 + i2 * a.y2 + i3 * a.y3 + start
             run(x, xi, a.xn, z, zi, a.zn, y, yi, count, low, high)
-            i3 += 1
-            if i3 == a.d3:
-                i3, i2 = 0, i2 + 1
-                if i2 == a.d2:
-                    i2, i1 = 0, i1 + 1
-                    if i1 == a.d1:
-                        i1, i0 = 0, i0 + 1
 
     return combine
 

@@ -6,7 +6,7 @@ of the group: the image is channels-last, (pixels + 1, channels), so a corner is
 zero and stands for every corner outside.  Samples go straight into the panel of a product, (pixel, tap and channel).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
+from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, isa, lanes, load_vector, store_vector, transpose_block
 from ..simd_vector import fma_vector, mul_vector, splat_vector
@@ -55,6 +56,9 @@ class DeformSpec:
     @property
     def pixels(self):
         return self.oh * self.ow
+
+    def for_one_image(self):
+        return replace(self, n=min(self.n, 1))
 
     @cached_property
     def tap_table(self):
@@ -342,8 +346,23 @@ def convolution_row(spec, last, offset, mask, w, bias, y):
     body, tiles, numbers, tables, scratch = _forward_plan(spec)
     values = {"x": last, "offset": offset, "mask": offset if mask is None else mask, "w": pack_weights(w, spec), "y": y}
     values |= {"bias": zeros(spec.oc, spec.dtype) if bias is None else bias, "zeros": zeros(PIXELS, spec.dtype)}
-    work = spec.n * spec.pixels * len(spec.taps) * (spec.ic * (spec.oc // spec.g) / 50 + spec.ic / 8 + 8 * spec.og)
-    return Row(body, tiles, {**values, **numbers, **tables}, work, scratch)
+    return Row(body, tiles, {**values, **numbers, **tables}, DeformForward.cost(spec), scratch)
+
+
+@implements("deform_conv.fwd", rank=90)
+class DeformForward(Impl):
+    """Buffers of `convolution_row`."""
+
+    name = "deform_conv_fwd_patches"
+
+    @staticmethod
+    def cost(spec):
+        a_tap = spec.ic * (spec.oc // spec.g) / 50 + spec.ic / 8 + 8 * spec.og
+        return spec.n * spec.pixels * len(spec.taps) * a_tap
+
+    @staticmethod
+    def emit(spec, buffers):
+        return (convolution_row(spec, **buffers),)
 
 
 # ---- aggregation
@@ -401,5 +420,20 @@ def aggregation_row(spec, last, offset, mask, y):
         **{"taps": spec.tap_table.ravel(), **spec.numbers(), "chunks": chunks, "channels": channels},
         **{"values_at": values_at, "panel_at": panel_at, "panel_pitch": pitch, "turn_at": turn_at},
     }
-    work = spec.n * spec.pixels * len(spec.taps) * (spec.ic / 8 + 8 * spec.og)
+    work = DeformAggregateForward.cost(spec)
     return Row(make_aggregate(spec.dtype), spec.n * spec.og * chunks, values, work, turn_at + whole * LANES)
+
+
+@implements("deform_aggregate.fwd", rank=90)
+class DeformAggregateForward(Impl):
+    """Buffers of `aggregation_row`."""
+
+    name = "deform_aggregate_fwd_channels_last"
+
+    @staticmethod
+    def cost(spec):
+        return spec.n * spec.pixels * len(spec.taps) * (spec.ic / 8 + 8 * spec.og)
+
+    @staticmethod
+    def emit(spec, buffers):
+        return (aggregation_row(spec, **buffers),)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
+from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, lanes, load_vector, load_window
 from ..simd_vector import fma_vector, splat_vector, store_window, sum_vector
@@ -246,7 +247,7 @@ def data_rows(spec, last, offset, mask, w, gy, needs):
         },
         **{"values_at": values_at, "samples_at": samples_at, "want_x": int(needs[0]), "want_offset": int(want_offset)},
     }
-    work = spec.n * spec.pixels * len(spec.taps) * spec.ic * (max(ocg, 1) / 50 + 0.5)
+    work = DeformBackwardData.cost(spec)
     rows.append(Row(body, spec.n * len(blocks), values, work, samples_at + PIXELS * pitch))
     gx = None
     if gx_last is not None:
@@ -283,8 +284,7 @@ def weights_rows(spec, last, offset, mask, gy):
         **{"block_pitch": pitch, "values_at": values_at, "samples_at": samples_at},
     }
     body = make_weights(spec.dtype, *register_tile(ocg, pitch // LANES))
-    work = spec.n * spec.pixels * taps * spec.ic * (ocg / 50 + 0.1)
-    row = Row(body, len(blocks) * taps, values, work, samples_at + PIXELS * pitch)
+    row = Row(body, len(blocks) * taps, values, DeformBackwardWeights.cost(spec), samples_at + PIXELS * pitch)
 
     def finish():
         result = np.empty((spec.oc, spec.ic // spec.g, taps), spec.dtype)
@@ -295,3 +295,46 @@ def weights_rows(spec, last, offset, mask, gy):
         return result
 
     return [row], finish
+
+
+# ---- implementations: buffers are the arguments of the functions above; after the rows have run,
+# buffers["finish"]() gives the gradients
+
+
+@implements("deform_conv.bwd_data", rank=90)
+class DeformBackwardData(Impl):
+    """The gradients of image, offset and mask."""
+
+    name = "deform_conv_bwd_data_patches"
+
+    @staticmethod
+    def cost(spec):
+        return spec.n * spec.pixels * len(spec.taps) * spec.ic * (max(spec.oc // spec.g, 1) / 50 + 0.5)
+
+    @staticmethod
+    def emit(spec, buffers):
+        rows, buffers["finish"] = data_rows(spec, **buffers)
+        return rows
+
+
+@implements("deform_aggregate.bwd_data", rank=90)
+class DeformAggregateBackwardData(DeformBackwardData):
+    """The same without weights."""
+
+    name = "deform_aggregate_bwd_data_channels_last"
+
+
+@implements("deform_conv.bwd_weights", rank=90)
+class DeformBackwardWeights(Impl):
+    """The gradient of the weights."""
+
+    name = "deform_conv_bwd_weights_patches"
+
+    @staticmethod
+    def cost(spec):
+        return spec.n * spec.pixels * len(spec.taps) * spec.ic * (spec.oc // spec.g / 50 + 0.1)
+
+    @staticmethod
+    def emit(spec, buffers):
+        rows, buffers["finish"] = weights_rows(spec, **buffers)
+        return rows

@@ -317,8 +317,8 @@ def _weights_geometry(spec):
             (spec.kd, spec.kh, spec.kw), (spec.pd, spec.ph, spec.pw), (spec.dd, spec.dh, spec.dw), strict=True
         )
     ]
-    plain = (spec.id, spec.ih, spec.iw), (spec.sd, spec.sh, spec.sw), tap_table(spec, axes)
-    return on_phases(*plain) or plain
+    source, step, taps = (spec.id, spec.ih, spec.iw), (spec.sd, spec.sh, spec.sw), tap_table(spec, axes)
+    return on_phases(source, (spec.od, spec.oh, spec.ow), step, taps) or (source, step, taps)
 
 
 @lru_cache(maxsize=1024)

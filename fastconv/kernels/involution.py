@@ -5,14 +5,17 @@
 and its two gradients, which with it are a closed set: each is linear in both its operands.
 """
 
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
 
 from .._jit import Block, helper, tile_body
+from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, lanes, load_vector, load_window
 from ..simd_vector import fma_vector, splat_vector, store_window
+from ..specs import ConvSpec
 from .gathers import column_step
 
 # edges: for each tap along w, the first output column that sees the image and the one after the last
@@ -190,16 +193,84 @@ def _edges(spec):
     return np.array(edges, np.int64).ravel()
 
 
-def involution_row(which, spec, groups, x, k, y):
-    """The row of one pass: `which` of "fwd", "bwd_kernel", "bwd_data" writes y, k or x; spec is a depthwise
-    ConvSpec.
-    """
-    dtype, step, plain = spec.dtype, column_step(spec.sw), (spec.sh, spec.sw) == (1, 1)
-    quads = spec.n * groups * -(-(spec.ic // groups) // 4)
-    body, tiles = {
-        "fwd": lambda: (make_gather(dtype, step, False), quads),
-        "bwd_kernel": lambda: (make_kernel_gradient(dtype, step), spec.n * groups * spec.kh),
-        "bwd_data": lambda: (make_gather(dtype, 1, True), quads) if plain else (make_scatter(dtype), spec.n * spec.ic),
-    }[which]()
-    numbers = {name: getattr(spec, name) for name in _NUMBERS} | {"channels": spec.ic, "groups": groups}
-    return Row(body, tiles, {"x": x, "k": k, "y": y, "edges": _edges(spec), **numbers}, spec.flops() / 20)
+@dataclass(frozen=True)
+class InvolutionSpec:
+    """A depthwise convolution's geometry, and the groups of channels that share a kernel."""
+
+    conv: ConvSpec
+    groups: int
+
+    def for_one_image(self):
+        return replace(self, conv=self.conv.for_one_image())
+
+
+class _Involution(Impl):
+    """Buffers x, k, y: the one that the operation computes is written."""
+
+    @staticmethod
+    def cost(spec):
+        return spec.conv.flops() / 20
+
+    @staticmethod
+    def body(spec):
+        """(body, tiles)."""
+        raise NotImplementedError
+
+    @classmethod
+    def emit(cls, spec, buffers):
+        body, tiles = cls.body(spec)
+        numbers = {name: getattr(spec.conv, name) for name in _NUMBERS}
+        numbers |= {"channels": spec.conv.ic, "groups": spec.groups}
+        return (Row(body, tiles, {**buffers, "edges": _edges(spec.conv), **numbers}, cls.cost(spec)),)
+
+
+def _quads(spec):
+    """Tiles of four channels that share a kernel."""
+    return spec.conv.n * spec.groups * -(-(spec.conv.ic // spec.groups) // 4)
+
+
+@implements("involution.fwd", rank=90)
+class InvolutionForward(_Involution):
+    name = "involution_fwd_gather"
+
+    @staticmethod
+    def body(spec):
+        return make_gather(spec.conv.dtype, column_step(spec.conv.sw), False), _quads(spec)
+
+
+@implements("involution.bwd_kernel", rank=90)
+class InvolutionBackwardKernel(_Involution):
+    name = "involution_bwd_kernel_gather"
+
+    @staticmethod
+    def body(spec):
+        conv = spec.conv
+        return make_kernel_gradient(conv.dtype, column_step(conv.sw)), conv.n * spec.groups * conv.kh
+
+
+@implements("involution.bwd_data", rank=50)
+class InvolutionBackwardDataGather(_Involution):
+    name = "involution_bwd_data_gather"
+
+    @staticmethod
+    def when(spec):
+        return None if (spec.conv.sh, spec.conv.sw) == (1, 1) else "needs stride 1"
+
+    @staticmethod
+    def body(spec):
+        return make_gather(spec.conv.dtype, 1, True), _quads(spec)
+
+
+@implements("involution.bwd_data", rank=90)
+class InvolutionBackwardDataScatter(_Involution):
+    """Measured five times slower than the gather where both apply."""
+
+    name = "involution_bwd_data_scatter"
+
+    @staticmethod
+    def cost(spec):
+        return spec.conv.flops() / 4
+
+    @staticmethod
+    def body(spec):
+        return make_scatter(spec.conv.dtype), spec.conv.n * spec.conv.ic

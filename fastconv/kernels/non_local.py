@@ -14,12 +14,14 @@ e^(old m - new m) when the maximum grows (Milakov and Gimelshein 2018, arXiv 180
     gg[:, j] = sum over i of p[i, j] gy[:, i]
 """
 
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
+from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, lanes, load_vector, store_vector
 from ..simd_math import exp_vector
@@ -319,3 +321,54 @@ def backward_rows(theta, phi, g, y, log, gy, function):
     by_column, gphi, gg = _half(phi, g, theta, gy, *statistics, function, True, scale)
     depth, e = theta.shape[1], g.shape[1]
     return (by_row, by_column), lambda: (_back(gtheta, depth), _back(gphi, depth), _back(gg, e))
+
+
+# ---- implementations
+
+
+@dataclass(frozen=True)
+class NonLocalSpec:
+    """theta (n, depth, rows), phi (n, depth, columns), g (n, e, columns); function: SOFTMAX or RELU of the scores."""
+
+    n: int
+    depth: int
+    e: int
+    rows: int
+    columns: int
+    function: int
+    dtype: str
+
+    def for_one_image(self):
+        return replace(self, n=min(self.n, 1))
+
+
+@implements("non_local.fwd", rank=90)
+class NonLocalForward(Impl):
+    """Blocks of scores that never leave the cache; buffers["finish"]() gives the results once the row has run."""
+
+    name = "non_local_fwd_streaming"
+
+    @staticmethod
+    def cost(spec):
+        return spec.n * spec.rows * spec.columns * ((spec.depth + spec.e) / 50 + 0.5)
+
+    @staticmethod
+    def emit(spec, buffers):
+        row, buffers["finish"] = forward_row(**buffers, function=spec.function)
+        return (row,)
+
+
+@implements("non_local.bwd", rank=90)
+class NonLocalBackward(Impl):
+    """All three gradients, the scores computed again."""
+
+    name = "non_local_bwd_streaming"
+
+    @staticmethod
+    def cost(spec):
+        return 4 * NonLocalForward.cost(spec)
+
+    @staticmethod
+    def emit(spec, buffers):
+        rows, buffers["finish"] = backward_rows(**buffers, function=spec.function)
+        return rows

@@ -42,11 +42,11 @@ def make_split(dtype, STEP):
     return conv_split_phases
 
 
-def on_phases(source, step, taps):
+def on_phases(source, grid, step, taps):
     """(source, step, taps) on the phases of the source; None where there is no stride, where there is a depth, or where
     taps are so few that most phases go unused."""
     (sd, sh, sw), (depth, height, width) = step, source
-    if sd > 1 or depth > 1 or sh * sw == 1 or len(taps) < sh * sw:
+    if sd > 1 or depth > 1 or grid[0] > 1 or taps[:, 0].any() or sh * sw == 1 or len(taps) < sh * sw:
         return None
     row, row_phase = np.divmod(taps[:, 1], sh)
     column, column_phase = np.divmod(taps[:, 2], sw)
@@ -56,7 +56,7 @@ def on_phases(source, step, taps):
 
 def phased(gathers):
     """The gathers of a forward pass on phases, or () where phases don't pay."""
-    turned = [on_phases(gather.source, gather.step, gather.taps) for gather in gathers]
+    turned = [on_phases(gather.source, gather.grid, gather.step, gather.taps) for gather in gathers]
     if None in turned:
         return ()
     return tuple(

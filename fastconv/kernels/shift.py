@@ -8,11 +8,13 @@ With a displacement (dy, dx) = (floor, fraction) along each axis, and x = 0 outs
 The input gradient is the same shift of gy by the negative displacement.
 """
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from .._jit import Block, helper, tile_body
+from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, lanes, load_window
 from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, store_window, sub_vector, sum_vector
@@ -128,18 +130,55 @@ def split_displacement(displacement, size):
     return np.ascontiguousarray(whole), np.ascontiguousarray(np.where(beyond, 0, fraction).astype(displacement.dtype))
 
 
-def shift_row(x, y, whole, fraction):
-    """The row that shifts x (n, c, h, w) into y."""
-    n, channels, h, w = x.shape
-    pixels = h * w
-    part = max(1, 20_000 // max(1, pixels))
-    values = {"x": x, "y": y, "whole": whole, "fraction": fraction, "planes": n * channels, "channels": channels}
-    values |= {"h": h, "w": w, "part": part}
-    return Row(make_shift(x.dtype.name), -(-n * channels // part) if pixels else 0, values, x.size * 0.4)
+@dataclass(frozen=True)
+class ShiftSpec:
+    """n images of `channels` planes of h x w pixels."""
+
+    n: int
+    channels: int
+    h: int
+    w: int
+    dtype: str
+
+    @property
+    def size(self):
+        return self.n * self.channels * self.h * self.w
+
+    def for_one_image(self):
+        return replace(self, n=min(self.n, 1))
 
 
-def displacement_row(x, gy, g, whole, fraction):
-    """The row that writes the gradient g (c, 2) of the displacement."""
-    n, channels, h, w = x.shape
-    values = {"x": x, "gy": gy, "g": g, "whole": whole, "fraction": fraction, "images": n, "channels": channels}
-    return Row(make_displacement(x.dtype.name), channels, values | {"h": h, "w": w}, x.size * 1.0)
+@implements("shift.fwd", rank=90)
+class ShiftForward(Impl):
+    """y from x; going back, gx from gy by the opposite displacements."""
+
+    name = "shift_fwd_rows"
+
+    @staticmethod
+    def cost(spec):
+        return spec.size * 0.4
+
+    @staticmethod
+    def emit(spec, buffers):
+        pixels = spec.h * spec.w
+        part = max(1, 20_000 // max(1, pixels))
+        values = {**buffers, "planes": spec.n * spec.channels, "channels": spec.channels}
+        values |= {"h": spec.h, "w": spec.w, "part": part}
+        tiles = -(-spec.n * spec.channels // part) if pixels else 0
+        return (Row(make_shift(spec.dtype), tiles, values, ShiftForward.cost(spec)),)
+
+
+@implements("shift.bwd_displacement", rank=90)
+class ShiftBackwardDisplacement(Impl):
+    """The gradient g (channels, 2) of the displacements."""
+
+    name = "shift_bwd_displacement_channels"
+
+    @staticmethod
+    def cost(spec):
+        return spec.size * 1.0
+
+    @staticmethod
+    def emit(spec, buffers):
+        values = {**buffers, "images": spec.n, "channels": spec.channels, "h": spec.h, "w": spec.w}
+        return (Row(make_displacement(spec.dtype), spec.channels, values, ShiftBackwardDisplacement.cost(spec)),)

@@ -14,6 +14,7 @@ its name.  Each family is one short file that cites the table of its paper.
 from .addernet import AdderResNet, adder_resnet20
 from .alexnet import AlexNet, alexnet
 from .catalogue import NETWORKS, Network, get_model, list_models, table
+from .convnext import ConvNeXt, convnext_base, convnext_large, convnext_small, convnext_tiny
 from .deeplab import DeepLabV3, deeplabv3_mobilenet_v3_large, deeplabv3_resnet50, deeplabv3_resnet101
 from .deform import DeformResNet, deform_resnet50
 from .densenet import DenseNet, densenet121, densenet161, densenet169, densenet201
@@ -75,6 +76,7 @@ __all__ = [
     "AlexNet",
     "BasicBlock",
     "Bottleneck",
+    "ConvNeXt",
     "DeepLabV3",
     "DeformResNet",
     "DenseNet",
@@ -99,6 +101,10 @@ __all__ = [
     "Xception",
     "adder_resnet20",
     "alexnet",
+    "convnext_base",
+    "convnext_large",
+    "convnext_small",
+    "convnext_tiny",
     "deeplabv3_mobilenet_v3_large",
     "deeplabv3_resnet50",
     "deeplabv3_resnet101",

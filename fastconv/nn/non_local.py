@@ -88,8 +88,8 @@ class NonLocal2d(_NonLocal):
     """(N, C, H, W) or (C, H, W): z = W y + x, y_i = 1/C(x) sum over j of f(x_i, x_j) g(x_j)  (equations 1 and 6).
 
     in_channels C; inter_channels I, C / 2 by default.  mode: f as in section 3.2: "gaussian", "embedded" (softmax of
-    theta . phi), "dot", "concatenation".  sub_sample: maximum pooling by 2 of phi and g in space (section 3.3), a quarter
-    of the work on pairs; pool_first: of their input instead, a quarter of the work of their convolutions too.
+    theta . phi), "dot", "concatenation".  sub_sample: maximum pooling by 2 of phi and g in space (section 3.3), a
+    quarter of the work on pairs; pool_first: of their input instead, a quarter of the work of their convolutions too.
     norm: batch norm after W, its weight zero at first; without it W is zero at first: the block begins as the identity.
 
     Parameters: 4 C I + 3 I + C, without theta and phi (2 C I + 2 I) for "gaussian", 2 I more for "concatenation", 2 C

@@ -14,7 +14,8 @@ import numpy as np
 from .. import _memory
 from ..autograd.op import Op
 from ..driver import launch
-from ..kernels.separable import Axis, identity, row, tables
+from ..kernels import blur_pool as kernels
+from ..kernels.separable import Axis, identity
 from ..packing import dense
 from ..pool_specs import check_input
 from ..specs import whole_numbers
@@ -36,13 +37,22 @@ def _axis(size, kernel, stride, mode):
     return Axis(size, inside, weights, np.full(out, kernel))
 
 
+def _border(size, kernel, mode):
+    """The columns that the padding before and after a row repeats, -1 for zeros."""
+    at = np.concatenate([np.arange(-((kernel - 1) // 2), 0), np.arange(size, size + kernel // 2)])
+    if mode == "zeros":
+        return np.full(len(at), -1)
+    return np.clip(at, 0, size - 1) if mode == "replicate" else (size - 1) - np.abs((size - 1) - np.abs(at))
+
+
 @lru_cache(maxsize=256)
 def _maps(size, kernel, stride, mode, dtype, transposed):
     """(spatial output size, tables) of the map, or of its adjoint."""
-    axes = [_axis(i, k, s, mode) for i, k, s in zip(size, kernel, stride, strict=True)]
-    if transposed:
-        axes = [axis.transposed() for axis in axes]
-    return tuple(axis.out for axis in axes), tables([identity(1)] * (3 - len(axes)) + axes, dtype)
+    out = size if transposed else tuple((i - 1) // s + 1 for i, s in zip(size, stride, strict=True))
+    axes = [_axis(i, k, s, mode) for i, k, s in zip(size[:-1], kernel[:-1], stride[:-1], strict=True)]
+    axes = [identity(1)] * (2 - len(axes)) + [axis.transposed() if transposed else axis for axis in axes]
+    border, factor = _border(size[-1], kernel[-1], mode), 2.0 ** (1 - kernel[-1])
+    return out, kernels.tables(axes, factor, kernel[-1], stride[-1], border, dtype)
 
 
 class BlurPool(Op):
@@ -56,7 +66,7 @@ class BlurPool(Op):
         ndim = len(settings[0])
         size, values = _maps(*settings, x.dtype.name, transposed)
         y = _memory.empty((*x.shape[: x.ndim - ndim], *size), x.dtype)
-        launch(row(values, dense(x), y))
+        launch(kernels.row(values, dense(x), y, transposed))
         return y
 
     @staticmethod

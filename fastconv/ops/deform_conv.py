@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from .. import _memory
+from .._registry import select
 from ..autograd import Op, expand
 from ..autograd.op import value
 from ..driver import launch
-from ..kernels.deform import DeformSpec, aggregation_row, channels_last, convolution_row, layout_row
-from ..kernels.deform_backward import data_rows, weights_rows
+from ..kernels import deform_backward  # noqa: F401  (registers the gradients)
+from ..kernels.deform import DeformSpec, channels_last, layout_row
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 from .checks import floating, same_dtype
@@ -50,7 +51,8 @@ class DeformConv(Op):
             y[...] = 0 if b is None else b[:, None, None]
             return y
         last = _channels_last(spec, x)
-        launch(convolution_row(spec, last, dense(offset), dense(mask), w, dense(b), y))
+        buffers = {"last": last, "offset": dense(offset), "mask": dense(mask), "w": w, "bias": dense(b), "y": y}
+        launch(*select("deform_conv.fwd", spec).emit(spec, buffers))
         return y
 
     @staticmethod
@@ -64,13 +66,13 @@ class DeformConv(Op):
         gx = goffset = gw = gmask = None
         last, gy, offset, mask = _channels_last(spec, x), dense(gy), dense(offset), dense(mask)
         if any(needs):
-            rows, finish = data_rows(spec, last, offset, mask, w, gy, needs)
-            launch(*rows)
-            gx, goffset, gmask = finish()
+            buffers = {"last": last, "offset": offset, "mask": mask, "w": w, "gy": gy, "needs": needs}
+            launch(*select("deform_conv.bwd_data", spec).emit(spec, buffers))
+            gx, goffset, gmask = buffers["finish"]()
         if ctx.needs[2]:
-            rows, finish = weights_rows(spec, last, offset, mask, gy)
-            launch(*rows)
-            gw = finish().reshape(w.shape)
+            buffers = {"last": last, "offset": offset, "mask": mask, "gy": gy}
+            launch(*select("deform_conv.bwd_weights", spec).emit(spec, buffers))
+            gw = buffers["finish"]().reshape(w.shape)
         return gx, goffset, gw, gb, gmask, None
 
 
@@ -87,7 +89,8 @@ class DeformAggregate(Op):
         if _is_empty(spec):
             return np.zeros((spec.n, spec.ic, spec.oh, spec.ow), spec.dtype)
         y = _memory.empty((spec.n, spec.ic, spec.oh, spec.ow), spec.dtype)
-        launch(aggregation_row(spec, _channels_last(spec, x), dense(offset), dense(mask), y))
+        buffers = {"last": _channels_last(spec, x), "offset": dense(offset), "mask": dense(mask), "y": y}
+        launch(*select("deform_aggregate.fwd", spec).emit(spec, buffers))
         return y
 
     @staticmethod
@@ -95,10 +98,10 @@ class DeformAggregate(Op):
         x, offset, mask = ctx.saved
         if _is_empty(ctx.spec):
             return np.zeros_like(x), np.zeros_like(offset), np.zeros_like(mask), None
-        last = _channels_last(ctx.spec, x)
-        rows, finish = data_rows(ctx.spec, last, dense(offset), dense(mask), None, dense(gy), ctx.needs[:3])
-        launch(*rows)
-        return (*finish(), None)
+        buffers = {"last": _channels_last(ctx.spec, x), "offset": dense(offset), "mask": dense(mask)}
+        buffers |= {"w": None, "gy": dense(gy), "needs": ctx.needs[:3]}
+        launch(*select("deform_aggregate.bwd_data", ctx.spec).emit(ctx.spec, buffers))
+        return (*buffers["finish"](), None)
 
 
 # ---- checks

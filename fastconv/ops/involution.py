@@ -9,10 +9,11 @@ The gradients are linear in both operands as well, and their own gradients are a
 """
 
 from .. import _memory
+from .._registry import select
 from ..autograd import Op
 from ..autograd.op import value
 from ..driver import launch
-from ..kernels.involution import involution_row
+from ..kernels.involution import InvolutionSpec
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 from .checks import floating, same_dtype
@@ -23,7 +24,8 @@ def _compute(which, shape, spec, groups, **operands):
     out = _memory.empty(shape, spec.dtype)
     buffers = {name: dense(array) for name, array in operands.items()}
     (missing,) = {"x", "k", "y"} - buffers.keys()
-    launch(involution_row(which, spec, groups, **buffers, **{missing: out}))
+    spec = InvolutionSpec(spec, groups)
+    launch(*select(f"involution.{which}", spec).emit(spec, {**buffers, missing: out}))
     return out
 
 

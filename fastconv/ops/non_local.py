@@ -12,9 +12,10 @@ relu     f = max(theta_i . phi_j, 0), C the number of j    (concatenation, equat
 No matrix of all pairs is in memory: softmax and relu compute it block by block, forward and backward; dot is regrouped.
 """
 
+from .._registry import select
 from ..autograd import Op, matmul, swap
 from ..driver import launch
-from ..kernels.non_local import RELU, SOFTMAX, backward_rows, forward_row
+from ..kernels.non_local import RELU, SOFTMAX, NonLocalSpec
 from ..packing import dense
 from .checks import floating, same_dtype
 
@@ -27,9 +28,10 @@ class NonLocal(Op):
 
     @staticmethod
     def forward(ctx, theta, phi, g, function):
-        row, finish = forward_row(dense(theta), dense(phi), dense(g), function)
-        launch(row)
-        y, log = finish()
+        spec = _spec(theta, g, function)
+        buffers = {"theta": dense(theta), "phi": dense(phi), "g": dense(g)}
+        launch(*select("non_local.fwd", spec).emit(spec, buffers))
+        y, log = buffers["finish"]()
         ctx.save(theta, phi, g, y)
         ctx.log, ctx.function = log, function
         return y
@@ -37,9 +39,15 @@ class NonLocal(Op):
     @staticmethod
     def backward(ctx, gy):
         theta, phi, g, y = map(dense, ctx.saved)
-        rows, finish = backward_rows(theta, phi, g, y, ctx.log, dense(gy), ctx.function)
-        launch(*rows)
-        return (*finish(), None)
+        spec = _spec(theta, g, ctx.function)
+        buffers = {"theta": theta, "phi": phi, "g": g, "y": y, "log": ctx.log, "gy": dense(gy)}
+        launch(*select("non_local.bwd", spec).emit(spec, buffers))
+        return (*buffers["finish"](), None)
+
+
+def _spec(theta, g, function):
+    (n, depth, rows), (_, e, columns) = theta.shape, g.shape
+    return NonLocalSpec(n, depth, e, rows, columns, function, theta.dtype.name)
 
 
 def _check(theta, phi, g):

@@ -12,10 +12,11 @@ x (n, c, h, w) or (c, h, w) -> the same shape; what comes from outside the image
 import numpy as np
 
 from .. import _memory
+from .._registry import select
 from ..autograd import Op
 from ..autograd.op import value
 from ..driver import launch
-from ..kernels.shift import displacement_row, shift_row, split_displacement
+from ..kernels.shift import ShiftSpec, split_displacement
 from ..packing import dense
 from .checks import floating, same_dtype
 
@@ -23,8 +24,14 @@ from .checks import floating, same_dtype
 def _moved(x, displacement):
     """x shifted by displacements (c, 2) in x's dtype."""
     y = _memory.empty(x.shape, x.dtype)
-    launch(shift_row(dense(x), y, *split_displacement(displacement, x.shape[2:])))
+    whole, fraction = split_displacement(displacement, x.shape[2:])
+    spec = _spec(x)
+    launch(*select("shift.fwd", spec).emit(spec, {"x": dense(x), "y": y, "whole": whole, "fraction": fraction}))
     return y
+
+
+def _spec(x):
+    return ShiftSpec(*x.shape, x.dtype.name)
 
 
 class Shift(Op):
@@ -62,8 +69,9 @@ class ActiveShift(Op):
             gx = _moved(gy, -np.rint(displacement) if ctx.whole else -displacement)
         if ctx.needs[1]:
             g = np.empty(displacement.shape, displacement.dtype)
-            parts = split_displacement(displacement, x.shape[2:])
-            launch(displacement_row(dense(x), dense(gy), g, *parts))
+            whole, fraction = split_displacement(displacement, x.shape[2:])
+            spec, buffers = _spec(x), {"x": dense(x), "gy": dense(gy), "g": g, "whole": whole, "fraction": fraction}
+            launch(*select("shift.bwd_displacement", spec).emit(spec, buffers))
             if ctx.normalize:
                 length = np.sqrt((g * g).sum(1, keepdims=True))
                 g /= np.where(length > 0, length, 1)

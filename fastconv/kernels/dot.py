@@ -23,16 +23,9 @@ DotBlock = Block("DotBlock", "x w bias y", "images groups rows terms parts accum
 
 
 @cache
-def make_dot(dtype):
-    KIND, LANES, FLOAT = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
-
-    @helper
-    def finish(total, y, at, bias, o, accumulate, low, high):
-        value = total + bias[o]
-        if accumulate:
-            value += y[at]
-        value = low if value < low else value  # NaN is neither below nor above, and stays
-        y[at] = high if value > high else value
+def make_rows(dtype):
+    """Products of four rows of weights, and of one, with the input."""
+    LANES, FLOAT = lanes(dtype), np.dtype(dtype).type
 
     @helper
     def four_rows(x, xi, w, wi, n):
@@ -64,6 +57,22 @@ def make_dot(dtype):
         if i < n:
             a = fma_vector(load_window(w, wi + i, 1, 0, n - i, 1), load_window(x, xi + i, 1, 0, n - i, 1), a)
         return sum_vector(a)
+
+    return four_rows, one_row
+
+
+@cache
+def make_dot(dtype):
+    KIND, FLOAT = np.dtype(dtype).str[1:], np.dtype(dtype).type
+    four_rows, one_row = make_rows(dtype)
+
+    @helper
+    def finish(total, y, at, bias, o, accumulate, low, high):
+        value = total + bias[o]
+        if accumulate:
+            value += y[at]
+        value = low if value < low else value  # NaN is neither below nor above, and stays
+        y[at] = high if value > high else value
 
     @tile_body(DotBlock, dtype)
     def conv_fwd_dot(block, tile, worker):

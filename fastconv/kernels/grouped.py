@@ -182,7 +182,8 @@ def _shape(gather):
     terms = channels * len(gather.taps)
 
     def cycles(tile):
-        return split(gather.rows, tile[0]) * _run_cycles(*tile, vectors, terms, squeeze)[0]
+        height, width = tile
+        return split(gather.rows, height) * _run_cycles(height, width, vectors, terms, squeeze)[0]
 
     MR, NR = min((tile for tile in TILES if tile[0] <= gather.rows), key=cycles)
     return _Shape(MR, NR, channels, _run_cycles(MR, NR, vectors, terms, squeeze)[1], squeeze)

@@ -56,13 +56,14 @@ def on_phases(source, grid, step, taps):
 
 def phased(gathers):
     """The gathers of a forward pass on phases, or () where phases don't pay."""
-    turned = [on_phases(gather.source, gather.grid, gather.step, gather.taps) for gather in gathers]
-    if None in turned:
-        return ()
-    return tuple(
-        replace(gather, source=source, step=step, taps=taps)
-        for gather, (source, step, taps) in zip(gathers, turned, strict=True)
-    )
+    result = []
+    for gather in gathers:
+        turned = on_phases(gather.source, gather.grid, gather.step, gather.taps)
+        if turned is None:
+            return ()
+        source, step, taps = turned
+        result.append(replace(gather, source=source, step=step, taps=taps))
+    return tuple(result)
 
 
 def split_row(spec, x):

@@ -246,10 +246,8 @@ class _Reader:
         tensor = info.type.tensor_type
         shape = None
         if tensor.HasField("shape"):
-            shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)
-            negative = [n for n in shape if isinstance(n, int) and n < 0]
-            if negative:
-                raise ModelError(f"value {info.name!r} has a negative size: {list(shape)}")
+            sizes = (d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)
+            shape = tuple(None if isinstance(n, int) and n < 0 else n for n in sizes)  # old exporters write -1
         return Value(info.name, self.dtype(tensor.elem_type, info.name), shape)
 
     def dtype(self, number, name):

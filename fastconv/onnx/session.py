@@ -1,4 +1,4 @@
-"""`InferenceSession`: load a model, run it."""
+"""`InferenceSession`: load a model, compile it for the shapes that come, run it."""
 
 import os
 
@@ -33,18 +33,24 @@ def _type_name(value):
 class InferenceSession:
     """An ONNX model, ready to run; the method names are those of onnxruntime's class.
 
-    path_or_bytes: a path, or the bytes of a model.   Further arguments
+    path_or_bytes: a path, or the bytes of a model.  Without `compiled`, every run is node by node.  Further arguments
     of onnxruntime's class (providers, options) have no meaning here and are refused.
 
     Raises ModelError (a ValueError) for a model that can't be read or run, with node and reason, FileNotFoundError, and
     ImportError where the `onnx` package is missing (`pip install 'fastconv[onnx]'`).
     """
 
-    def __init__(self, path_or_bytes):
+    def __init__(self, path_or_bytes, compiled=True):
         self._model = load(path_or_bytes)
         self._source = os.fspath(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else None
         self._inputs = {value.name: value for value in self._model.inputs}
         self._defaults = {value.name: value for value in self._model.body.inputs if value.name not in self._inputs}
+        self._network = self._compiled() if compiled else None
+
+    def _compiled(self):
+        from .lower import network
+
+        return network(self._model)
 
     def __repr__(self):
         inputs = ", ".join(
@@ -72,6 +78,11 @@ class InferenceSession:
         """Where it runs."""
         return ["CPUExecutionProvider"]
 
+    @property
+    def network(self):
+        """The compiled network behind it (`profile`, `explain`), or None: the model is run node by node."""
+        return self._network
+
     # ---- running
 
     def run(self, output_names, input_feed, run_options=None):
@@ -86,7 +97,9 @@ class InferenceSession:
         strange = [name for name in names if name not in known]
         if strange:
             raise ValueError(f"run: wants outputs of {', '.join(known)}; given {', '.join(map(str, strange))}")
-        return run_body(self._model.body, feeds, wanted=names)
+        if self._network is None or any(name in self._defaults for name in feeds):
+            return run_body(self._model.body, feeds, wanted=names)
+        return self._network.run(names, feeds)
 
     def _checked(self, feeds):
         if not isinstance(feeds, dict):

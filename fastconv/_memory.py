@@ -5,6 +5,7 @@ layer.  `empty` hands out memory of outputs that nobody holds any more.  A buffe
 array that looks into it is gone; a full pool lets go of the sizes that have not been used for longest.
 """
 
+import ctypes
 import os
 import threading
 
@@ -20,6 +21,18 @@ _free = {}  # size class -> list of raw arrays, the class used last at the end
 _kept = 0  # bytes in _free
 
 
+_bytes = (ctypes.c_char * 0).from_buffer
+
+
+def address(array):
+    """Where the memory of a contiguous array begins.  NumPy's own ways of asking take five times as long, but take
+    read-only arrays too.
+    """
+    if array.flags.writeable and array.size:
+        return ctypes.addressof(_bytes(array))
+    return array.__array_interface__["data"][0]
+
+
 def _size_class(nbytes):
     """The smallest of the sizes 2^k * (8..15) / 8 that holds nbytes: at most an eighth is wasted."""
     step = 1 << max(0, (nbytes - 1).bit_length() - 4)
@@ -32,10 +45,10 @@ class _Lease:
     __slots__ = ("__array_interface__", "_raw")
 
     def __init__(self, raw, shape, dtype):
-        address = raw.__array_interface__["data"][0]
+        start = address(raw)
         self._raw = raw
         self.__array_interface__ = {
-            "data": (-(-address // _ALIGN) * _ALIGN, False),
+            "data": (-(-start // _ALIGN) * _ALIGN, False),
             "shape": shape,
             "typestr": dtype.str,
             "version": 3,

@@ -172,7 +172,7 @@ def _buffer(row, name):
         raise ValueError(
             f"{row.body.name}: {name} must be C-contiguous and aligned; shape {array.shape}, strides {array.strides}"
         )
-    return array.__array_interface__["data"][0], array.size
+    return _memory.address(array), array.size
 
 
 def _scratch(rows, workers):
@@ -189,7 +189,7 @@ def _blocks(rows, memory, part):
     part: bytes of scratch per worker; None for a single worker, whose scratch has its true length: debug mode finds
     what lies beyond.
     """
-    base = memory.__array_interface__["data"][0]
+    base = _memory.address(memory)
     fields, starts = [], []
     for row in rows:
         starts.append(len(fields))
@@ -245,7 +245,7 @@ def launch(*rows):
         if not _jit.JIT:
             _run_python(rows, blocks, starts)
             return
-        base = blocks.__array_interface__["data"][0]
+        base = _memory.address(blocks)
         lines = [
             (row.body.address, base + 8 * start, row.tiles, wide)
             for row, start, wide in zip(rows, starts, split, strict=True)
@@ -313,10 +313,10 @@ class Program:
         """
         scratch = _memory.empty((self._scratch_bytes,), np.uint8)
         held = [_memory.empty(*array) for array in self._held]
-        bases = np.array([array.__array_interface__["data"][0] for array in (*memory, *held, scratch)], np.int64)
+        bases = np.array([_memory.address(array) for array in (*memory, *held, scratch)], np.int64)
         blocks, lines = self._blocks.copy(), self._lines.copy()
         blocks[self._places] += bases[self._regions]
-        lines[:, 1] += blocks.__array_interface__["data"][0]
+        lines[:, 1] += _memory.address(blocks)
         parallel = any(self._split) and not _threads.serial_because and _threads.lock.acquire(blocking=False)
         try:
             if groups is None:
@@ -345,7 +345,7 @@ class Program:
 
 
 def _span(array):
-    return array.__array_interface__["data"][0], array.nbytes
+    return _memory.address(array), array.nbytes
 
 
 def _touches(row, spans):

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic, models, register_model
 
-from . import _config, simd_python, simd_python_masked
+from . import _config, simd_python, simd_python_masked, simd_python_winograd
 from .simd_isa import isa
 
 _i1, _i8, _i32, _i64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
@@ -174,6 +174,7 @@ def _literals(*sizes):
 def operation(typing) -> Any:
     """An intrinsic under its own name; without the JIT, the twin of that name."""
     if config.DISABLE_JIT:
-        module = simd_python if hasattr(simd_python, typing.__name__) else simd_python_masked
+        twins = (simd_python, simd_python_masked, simd_python_winograd)
+        module = next(module for module in twins if hasattr(module, typing.__name__))
         return getattr(module, typing.__name__)
     return intrinsic(prefer_literal=True)(typing)

@@ -3,7 +3,7 @@
 One vector holds the same element of LANES tiles that lie side by side.  Points 0, infinity and the pairs of POINTS
 with both signs: fractions that are exact in binary, chosen for their small error (Winograd 1980; Lavin and Gray, arXiv
 1509.09308; on points Barabasz et al., arXiv 1803.10986).  A pair +-p shares its even and odd parts.  Conventions as in
-`simd.py`; the plain-Python twins are in `simd_python.py`.
+`simd.py`; the plain-Python twins are in `simd_python_winograd.py`.
 """
 
 import math
@@ -13,7 +13,7 @@ from numba.core import types
 
 from . import _config
 from .simd_place import Place, _between, _clip, _const, _fma, _i32, _i64, _literals, _splat, operation
-from .simd_python import WINOGRAD_POINTS
+from .simd_python_winograd import WINOGRAD_POINTS
 
 # ---- sums and shuffles
 
@@ -67,12 +67,17 @@ def _output_line(b, vec, m, points):
     return lines
 
 
+def weight_scales(points):
+    """1 / prod_{q != p} (p - q) for the point 0 and for each pair +-p."""
+    scales = [1 / (2 * p * p * math.prod(p * p - q * q for q in points if q != p)) for p in points]
+    return 1 / math.prod(-p * p for p in points), scales
+
+
 def _weight_line(b, vec, w, points):
     """G w for three weights: row p has the powers of p over prod_{q != p} (p - q)."""
-    every = math.prod(-p * p for p in points)
-    lines = [b.fmul(_const(vec, 1 / every), w[0])]
-    for p in points:
-        scale = 1 / (2 * p * p * math.prod(p * p - q * q for q in points if q != p))
+    first, scales = weight_scales(points)
+    lines = [b.fmul(_const(vec, first), w[0])]
+    for p, scale in zip(points, scales, strict=True):
         even = _sum(b, vec, [(scale, w[0]), (scale * p * p, w[2])])
         odd = b.fmul(_const(vec, scale * p), w[1])
         lines += [b.fadd(even, odd), b.fsub(even, odd)]

@@ -29,6 +29,10 @@ NO_EPILOGUE = Epilogue()
 
 def whole_numbers(op, name, value, count, minimum):
     """`value` as a tuple of `count` whole numbers of at least `minimum`; a single number stands for all."""
+    if type(value) is int and value >= minimum:
+        return (value,) * count
+    if type(value) is tuple and len(value) == count and all(type(v) is int and v >= minimum for v in value):
+        return value  # the usual cases: the questions below take four times as long
     if isinstance(value, Integral) and not isinstance(value, bool):
         values = (int(value),) * count
     elif isinstance(value, (tuple, list)) and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value):
@@ -76,6 +80,13 @@ class ConvSpec:
     dw: int
     dtype: str
     ndim: int
+
+    def __hash__(self):  # every cache of plans asks for it, several times a call
+        return self._hash
+
+    @cached_property
+    def _hash(self):
+        return hash(tuple(getattr(self, field) for field in self.__dataclass_fields__))
 
     @cached_property
     def taps(self):

@@ -11,10 +11,20 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_example_runs(tmp_path):
-    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    check = "assert y.shape == (8, 16, 16, 16) and scores.shape == (8, 10) and isinstance(scores, np.ndarray)\n"
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{example}\n{check}"
+def test_the_examples_run(tmp_path):
+    """One after the other in one process; the weights that the second one loads are made up."""
+    examples = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 3
+    checks = [
+        "assert y.shape == (8, 16, 16, 16) and scores.shape == (8, 10) and isinstance(scores, np.ndarray)\n"
+        "from fastconv.training import small_network\n"
+        "made_up = small_network((28, 28), 10, ((16, True), (32, True), (64, False)), 128)\n"
+        "fc.save_state(made_up.state_dict(), 'fashion.npz')\n",
+        "assert accuracy > 0.3\n",
+        "assert report.parameters == 1_235_496 and len(forms.rows) == 8\n",
+    ]
+    code = "\n".join(part for pair in zip(examples, checks, strict=True) for part in pair)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
 

@@ -67,17 +67,16 @@ def test_vgg16():
     [
         ("resnet50", 25_557_032, 4_089_184_256, 427),  # 4.09 G and 25.6 M; stride in the 3x3 convolution
         ("mobilenet_v1", 4_231_976, 568_740_352, 315),  # arXiv 1704.04861, table 8: 569 M and 4.2 M
-        ("mobilenet_v2", 3_504_872, 300_774_272, 491),  # arXiv 1801.04381, table 4: 300 M and 3.4 M
+        ("inception_v3", 27_161_264, 5_713_216_096, 1311),  # 5.71 G and 27.2 M
     ],
 )
 def test_published_networks(name, parameters, multiply_adds, field):
-    """Field before the global pooling; 315: Araujo et al. 2019, Distill, table 1, where ResNet-50, with its strides in
-    the first 1x1 convolutions, has 483: 8 + 16 + 32 more, from three 3x3 convolutions that see twice as far.
+    """Field before the global pooling; 315 and 1311: Araujo et al. 2019, Distill, table 1, where ResNet-50, with its
+    strides in the first 1x1 convolutions, has 483: 8 + 16 + 32 more, from three 3x3 convolutions that see twice as far.
     """
-    model = fc.models.get_model(name)
-    found = fc.summary(model, (1, 3, 224, 224))
+    found = fc.summary(fc.models.get_model(name), (1, *fc.models.NETWORKS[name].input_shape))
     assert (found.parameters, found.multiply_adds) == (parameters, multiply_adds)
-    last = [layer for layer in found.layers if layer.output_shape[2:] == (7, 7)][-1]
+    last = [layer for layer in found.layers if layer.output_shape[2:] > (1, 1)][-1]
     assert last.field[0].size == field and last.field[0].jump == 32
 
 
@@ -259,7 +258,7 @@ def test_guideline_4_elementwise(monkeypatch):
 # ---- designs side by side
 
 
-@pytest.mark.parametrize("c, o, k", [(8, 8, 7), (4, 6, 5), (6, 4, 3)])
+@pytest.mark.parametrize("c, o, k", [(8, 8, 7), (4, 6, 3)])
 def test_forms_of_a_convolution(c, o, k):
     """The formulas of the papers that the docstring names."""
     found = fc.compare_convolutions(c, o, k, size=(9, 8), groups=(2, 3))

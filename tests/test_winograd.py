@@ -6,8 +6,8 @@ import pytest
 import fastconv as fc
 from fastconv import driver
 from fastconv._registry import implementations
-from fastconv.kernels import winograd
-from fastconv.simd_python import winograd_matrices
+from fastconv.kernels import winograd, winograd_weights
+from fastconv.simd_python_winograd import winograd_matrices
 from fastconv.specs import conv_spec
 
 from . import oracle
@@ -92,6 +92,37 @@ def test_data_gradient(impl, name):
     gx = np.full(x.shape, np.nan, np.float32)
     driver.launch(*impl.emit(spec, {"gy": gy, "w": w, "gx": gx}))
     np.testing.assert_allclose(gx, oracle.conv_data(x.shape, w, gy, **settings), atol=3e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "dilat" not in name or "depth" in name])
+def test_weight_gradient(name):
+    spec, x, w, _, settings = CASES[name]
+    assert winograd_weights.BackwardWeights.when(spec) is None
+    check_weight_gradient(spec, x, w, settings)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 5, 16, 37, 67, 130, 600])
+def test_weight_gradient_of_any_number_of_tiles(columns):
+    """One tile, blocks with lanes left over, several blocks and chunks."""
+    spec, x, w, _, settings = problem((3, 3, 5, columns), 7)
+    check_weight_gradient(spec, x, w, settings)
+
+
+def check_weight_gradient(spec, x, w, settings):
+    gy = np.random.default_rng(1).standard_normal(spec.y_shape, np.float32)
+    results, before = [], driver.get_num_threads()
+    try:
+        for count in {1, before}:
+            driver.set_num_threads(count)
+            gw = np.full(w.shape, np.nan, np.float32)
+            driver.launch(*winograd_weights.BackwardWeights.emit(spec, {"x": x, "gy": gy, "gw": gw}))
+            results.append(gw)
+    finally:
+        driver.set_num_threads(before)
+    want = oracle.conv_weights(x, w.shape, gy, **settings)
+    scale = np.sqrt(oracle.conv_weights(x.astype(np.float64) ** 2, w.shape, gy.astype(np.float64) ** 2, **settings))
+    assert np.abs(results[0] - want).max() <= 1e-5 * max(1.0, scale.max())
+    np.testing.assert_array_equal(results[0], results[-1])
 
 
 def test_refusals():

@@ -7,9 +7,17 @@ import argparse
 import sys
 
 from .. import _config
-from . import demo, env, explain, models, summary, train
+from . import demo, env, explain, models, ops, summary, train
 
-COMMANDS = {"demo": demo, "train": train, "env": env, "explain": explain, "models": models, "summary": summary}
+COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "env": env,
+    "explain": explain,
+    "models": models,
+    "ops": ops,
+    "summary": summary,
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,12 +9,14 @@ from math import prod
 
 import numpy as np
 
+from .. import _memory
 from .._jit import Block, helper, tile_body
-from .._registry import Impl, implements
+from .._registry import Impl, implements, select
 from ..driver import Row
 from ..simd import array_at, fields
 from .average_pool import count_arrays
 from .window import GEOMETRY, add_strided, fill_row, geometry, rows_per_tile, valid_outputs, valid_taps
+from .window_pool import refusal, window_cost
 
 ForwardBlock = Block("LpPool", "x y cd ch cw scratch", numbers=f"{GEOMETRY} rows part", reals="power taps")
 MapBlock = Block("LpPoolMap", "x y", numbers="size part", reals="power taps")
@@ -76,6 +78,45 @@ def make_lp_rows(dtype):
                     out[j] = out[j] ** root
 
     return lp_pool_fwd_separable
+
+
+@lru_cache
+def make_lp_power(dtype):
+    KIND = np.dtype(dtype).str[1:]
+
+    @tile_body(MapBlock, dtype)
+    def lp_pool_fwd_power(block, tile, worker):
+        """y = x^p.  Tile: `part` elements."""
+        a = fields(block)
+        begin, end = tile * a.part, min((tile + 1) * a.part, a.size)
+        x, y = array_at(a.x, a.x_size, KIND)[begin:end], array_at(a.y, a.y_size, KIND)[begin:end]
+        fill_row(y, y.dtype.type(0))
+        add_powers(y, x, int(a.power) if a.power in (1.0, 2.0, 3.0) else 0, y.dtype.type(a.power))
+
+    return lp_pool_fwd_power
+
+
+@lru_cache
+def make_lp_root(dtype):
+    KIND = np.dtype(dtype).str[1:]
+
+    @tile_body(MapBlock, dtype)
+    def lp_pool_fwd_root(block, tile, worker):
+        """y = (K y)^(1/p).  Tile: `part` elements."""
+        a = fields(block)
+        y = array_at(a.y, a.y_size, KIND)[tile * a.part : min((tile + 1) * a.part, a.size)]
+        taps, root = y.dtype.type(a.taps), y.dtype.type(1 / a.power)
+        if a.power == 2.0:
+            for j in range(y.size):
+                y[j] = np.sqrt(y[j] * taps)
+        elif a.power == 1.0:
+            for j in range(y.size):
+                y[j] *= taps
+        else:
+            for j in range(y.size):
+                y[j] = (y[j] * taps) ** root
+
+    return lp_pool_fwd_root
 
 
 @lru_cache
@@ -160,3 +201,26 @@ def map_row(make, x, y, power, taps=1):
     part = rows_per_tile(size, work)
     values = {"x": x, "y": y, "size": size, "part": part, "power": float(power), "taps": float(taps)}
     return Row(make(x.dtype.name), -(-size // part), values, size * work)
+
+
+@implements("lp_pool.fwd", rank=10)
+class LpWindows(Impl):
+    """Small windows: the power of every pixel once, the window kernels of the average, and the root."""
+
+    name = "lp_pool_fwd_window"
+
+    @staticmethod
+    def when(spec):
+        return refusal(spec)
+
+    @staticmethod
+    def cost(spec):
+        return spec.planes * (0.3 * spec.in_pixels + 0.5 * spec.out_pixels) + window_cost(spec, 0.6)
+
+    @staticmethod
+    def emit(spec, buffers):
+        x, y, power = buffers["x"], buffers["y"], buffers["power"]
+        powers = x if power == 1 else _memory.empty(x.shape, x.dtype)
+        rows = [] if power == 1 else [map_row(make_lp_power, x, powers, power)]
+        rows += select("avg_pool.fwd", spec).emit(spec, {"x": powers, "y": y})
+        return [*rows, map_row(make_lp_root, y, y, power, spec.taps)]

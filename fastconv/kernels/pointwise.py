@@ -203,12 +203,10 @@ def _plan(spec, backward, packed, threads):
     vectors = split(spec.out_pixels, LANES)
     NR = _width(MR)
     runs = split(vectors * LANES * block_k * itemsize, PANEL_BYTES)
-    if threads > 1:
-        runs = max(runs, min(split(2 * threads, spec.n * spec.g), split(vectors, 2 * NR)))
     run = split(split(vectors, runs), NR) * NR * LANES
     runs = split(spec.out_pixels, run)
     tiles = spec.n * spec.g * runs
-    parts = max(1, min(rows // MR, split(2 * threads, tiles))) if threads > 1 and tiles < 2 * threads else 1
+    parts = max(1, min(rows // MR, split(4 * threads, tiles))) if threads > 1 else 1  # small ones, for even shares
     pitch = (run // LANES | 1) * LANES if copied else spec.in_pixels
     k = np.arange(block_k)
     left = k * (MR if packed else LANES)

@@ -190,7 +190,7 @@ def data_problem(spec):
     )
 
 
-def _runs(problem, M, blocks):
+def tile_runs(problem, M, blocks):
     """(the table of runs of all blocks, for each block: its tiles, the end of its runs; both behind a block 0 that has
     none)."""
     LANES, tiles, (th, tw) = lanes(problem.dtype), problem.tiles(M), problem.tile_rows(M)
@@ -237,7 +237,7 @@ def _plan(problem, M, threads):
         **{"m_plane": m_plane, "u_plane": problem.u_plane, "strips": problem.strips, "chunk": chunk},
         **{"sd": problem.depth_step, "pd": problem.padding[0]},
     }
-    numbers["runs"], numbers["starts"] = _runs(problem, M, blocks)
+    numbers["runs"], numbers["starts"] = tile_runs(problem, M, blocks)
     scratch = A2 * (v_plane + m_plane + r_pitch) + (M + 1) * LANES
     high, low = (16, 8) if isa.registers >= 32 else (8, 4)
     body = make_winograd(problem.dtype, M, low, high)
@@ -307,7 +307,7 @@ def _pack_cost(problem):
     return PACK_NANOSECONDS * problem.groups * problem.strips * problem.terms
 
 
-def _refusal(spec):
+def refusal(spec):
     if spec.dtype != "float32":
         return f"is tuned for float32, has {spec.dtype}"
     if (spec.kh, spec.kw) != (3, 3):
@@ -320,7 +320,7 @@ def _refusal(spec):
 
 
 def _data_refusal(spec):
-    return _refusal(spec) or (f"needs depth stride 1, has {spec.sd}" if spec.sd > 1 else None)
+    return refusal(spec) or (f"needs depth stride 1, has {spec.sd}" if spec.sd > 1 else None)
 
 
 class _Forward(Impl):
@@ -331,7 +331,7 @@ class _Forward(Impl):
 
     @staticmethod
     def when(spec):
-        return _refusal(spec)
+        return refusal(spec)
 
     @classmethod
     def cost(cls, spec):

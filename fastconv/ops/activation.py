@@ -21,6 +21,8 @@ from ..packing import dense
 from .checks import array, floating, same_dtype
 from .erf import erf
 
+DTYPES = "float16, float32, float64; relu and relu6 whole numbers too"
+
 # Infinite inputs pass through 0 * inf and the like on their way to a right result, or a right NaN: no warnings.
 _quiet = np.errstate(over="ignore", invalid="ignore")
 

@@ -31,6 +31,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     residues,
     small_maps,
     winograd,
+    winograd_weights,
 )
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers

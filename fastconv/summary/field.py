@@ -7,8 +7,9 @@ Along one axis the outputs' windows are `size` pixels wide, `jump` pixels apart,
 
 (Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill, equations 2 and
 4).  Where branches meet, the windows' union counts.  What looks at the whole image (global pooling, squeeze and
-excitation, non-local layers) has a window as large as the image.  Offsets of deformable convolutions count as zero, and
-statistics of normalisations as constants.
+excitation, non-local layers) has all windows as one; where it meets what looks at a part, sizes are upper bounds from
+there on, since the windows are no longer equal.  Offsets of deformable convolutions count as zero, and statistics of
+normalisations as constants.
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ import numpy as np
 
 from .table import Body, ModelError, Node, Value, lookup
 
-MAX_DEPTH = 50  # of graphs in graphs
+MAX_DEPTH = 20  # of graphs in graphs
 MAX_BYTES = 1 << 34  # of one weight
 OLDEST = 7  # older ones only as far as their operators are those of 6 or 7
 

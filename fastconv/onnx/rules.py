@@ -256,10 +256,9 @@ def binary(low, node, inputs, outputs):
     """add, sub, mul, div, broadcast."""
     if not low.is_real(*inputs) or (node.opset < 7 and "axis" in node.attrs):
         return False
-    inputs = [_without_rank_0(low, name) for name in inputs]
-    if 1 <= len(np.broadcast_shapes(*(low.shape(n) for n in inputs))) == max(len(low.shape(n)) for n in inputs):
-        return low.add(node.op.lower(), inputs, outputs, {}, node)
-    return False
+    if all(low.shape(name) == () for name in inputs):
+        return False
+    return low.add(node.op.lower(), [_without_rank_0(low, name) for name in inputs], outputs, {}, node)
 
 
 def _without_rank_0(low, name):

@@ -109,15 +109,15 @@ class InferenceSession:
         if unknown or missing:
             wanted, given = ", ".join(self._inputs) or "none", ", ".join(map(str, feeds)) or "none"
             raise ValueError(f"run: wants inputs {wanted}; given {given}")
-        sizes, checked = {}, {}
+        checked = {}
         for name, given in feeds.items():
             value = self._inputs.get(name) or self._defaults[name]
-            checked[name] = _fitting(value, given, sizes) if value.kind == "tensor" else given
+            checked[name] = _fitting(value, given) if value.kind == "tensor" else given
         return checked
 
 
-def _fitting(value, given, sizes):
-    """The array, if it fits what the model says; sizes: {name of a size: (number, input that said so)}."""
+def _fitting(value, given):
+    """The array, if it fits what the model says."""
     if not isinstance(given, np.ndarray):
         if hasattr(given, "__array__") or isinstance(given, (int, float, bool, list, tuple, np.generic)):
             given = np.asarray(given)
@@ -135,10 +135,6 @@ def _fitting(value, given, sizes):
     for size, number in zip(value.shape, given.shape, strict=True):
         if isinstance(size, int) and size != number:
             raise ValueError(f"input {value.name!r} must have shape {wanted}, given {given.shape}")
-        if isinstance(size, str):
-            before, where = sizes.setdefault(size, (number, value.name))
-            if before != number:
-                raise ValueError(f"size {size!r} is {before} in input {where!r} and {number} in input {value.name!r}")
     return given
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/compare.py [--rows REGEX] [--threads 1 2] [--passes fwd bwd_data bwd_weights] [--repeat 15]
 
-Writes compare.json, compare.md and a plot per pass.  README.md says how times are taken, and why so.
+Writes compare.json, compare.md, a plot per pass and, in a full run, the README's table.  benchmarks/README.md says how
+times are taken, and why so.
 """
 
 import argparse
@@ -156,7 +157,7 @@ def cpu_model() -> str:
 def main() -> None:
     """Measure, save after every row, and write the report."""
     options = arguments()
-    from benchmarks import layers, peak, report
+    from benchmarks import layers, peak, readme_table, report
     from fastconv import driver
 
     thread_counts = options.threads or sorted({1, driver.get_num_threads()})
@@ -178,6 +179,8 @@ def main() -> None:
         save(results, target)
     relate_to_peak(results, [peak.best(before, peak.measure(before.threads)) for before in peaks])
     save(results, target)
+    if options.out == RESULTS and results["rows"]:
+        readme_table.update(results)
     for path in [target, *(report.write(results, options.out) if results["rows"] else [])]:
         print(path)
 

@@ -24,6 +24,7 @@ from .simd_place import (
     _const,
     _fma,
     _i1,
+    _i8,
     _i32,
     _i64,
     _literals,
@@ -258,6 +259,24 @@ def slide_rows(
     n = types.intp
     arguments = (acc, x, n, n, valid, *[n] * 4, w, n, n, n, table, *[n] * 4, K1, G1, K2, G2, SH, SW, R, EDGE, FLAT)
     return acc(*arguments), codegen
+
+
+@operation
+def prefetch_rows(typing, x, xi, x_row, COUNT, WRITE):
+    """Ask for the cache lines of x[xi + t*x_row], t < COUNT, to be read or written soon; an index out of range does no
+    harm."""
+    sizes = _literals(COUNT, WRITE)
+    if sizes is None:
+        return None
+
+    def codegen(context, b, sig, args):
+        place = Place(context, b, x, args[0], args[1])
+        for t in range(sizes[0]):
+            line = b.bitcast(place.vector(b.mul(args[2], _i64(t)), False), _i8.as_pointer())
+            _call(b, "llvm.prefetch.p0", ir.VoidType(), line, _i32(sizes[1]), _i32(3), _i32(1))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, COUNT, WRITE), codegen
 
 
 def _row_masks(b, vec, keep, columns, count, flat):

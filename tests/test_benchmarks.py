@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import measure, report
+from benchmarks import measure, readme_table, report
 from benchmarks.layers import LAYERS, PASSES, Case, MissingError, read
 from fastconv.specs import conv_spec
 
@@ -160,3 +160,13 @@ def test_report_is_written_with_a_plot_per_pass(tmp_path):
     results = json.loads(json.dumps(sample_results()))
     assert [path.name for path in report.write(results, tmp_path)] == ["compare.md", "compare_fwd.png"]
     assert (tmp_path / "compare_fwd.png").stat().st_size > 5000
+
+
+def test_the_readme_gets_its_table_and_keeps_the_rest(tmp_path):
+    readme, results = tmp_path / "README.md", sample_results()
+    readme.write_text(f"before\n{readme_table.BEGIN}\nold\n{readme_table.END}\nafter\n", encoding="utf-8")
+    for _ in range(2):  # again with the same result
+        readme_table.update(results, readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("before\n") and text.endswith(f"{readme_table.END}\nafter\n") and "old" not in text
+    assert text.count("| layer |") == 1 and all(f"| {row['case']} |" in text for row in results["rows"][:1])

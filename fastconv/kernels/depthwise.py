@@ -19,7 +19,7 @@ from .._jit import Block, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, clamp_tile, fields, isa, lanes
-from ..simd_depthwise import finish_rows, numbers_at, slide_rows, start_rows
+from ..simd_depthwise import finish_rows, numbers_at, prefetch_rows, slide_rows, start_rows
 from ..specs import NO_EPILOGUE
 from .gathers import split, zeros
 from .window import rows_per_tile, valid_taps
@@ -27,7 +27,7 @@ from .window import rows_per_tile, valid_taps
 # The numbers of a problem travel in one array, ahead of its tables: an array costs a call less than 30 numbers do.
 NUMBERS = (
     "xd xh xw od oh ow kd sd sh sw pd ph pw dd outs mul x_channels x_each w_each w_row w_col row_blocks units part "
-    "n1 n2 second reach x_row y_row blocks block_size"
+    "n1 n2 second reach x_row y_row blocks block_size far"
 )
 SlideBlock = Block(
     "DepthwiseSlide", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate clamp", "low high"
@@ -62,6 +62,9 @@ def make_slide(dtype, K1, G1, K2, G2, SH, SW, R, FLAT):
             for j in range(0, a.ow, COLUMNS):
                 column, columns, yi = j * a.sw - a.pw, a.ow - j, target + j
                 xi, left, right = source + column, -column, a.xw - column
+                if a.far:  # the next block of rows, by the time it is wanted: +15 % where it comes from memory
+                    prefetch_rows(x, xi + R * a.x_row, a.x_row, R, 0)
+                    prefetch_rows(y, yi + R * a.y_row, a.y_row, R, 1)
                 acc = start_rows(y, yi, a.y_row, keep, columns, offset, p.accumulate, R, FLAT)
                 if whole and column >= 0 and right >= a.reach and columns >= COLUMNS:
                     acc = slide_rows(
@@ -212,6 +215,8 @@ def _flat_forms(planes, fixed):
 
 # ---- cost: cycles of one core
 
+SECOND_LEVEL = 1 << 20  # bytes of a second-level cache: what is larger is fetched ahead
+
 NANOSECONDS = 0.22
 _LOAD = {1: 1.64, 2: 3.3, 0: 32.0}  # of one vector by column step: misaligned, as two, by gathering
 _GROUP = {1: 1.0, 2: 1.3, 3: 1.6}  # loads of a group of column taps of step 2, next to those of one
@@ -311,7 +316,9 @@ def _numbers(planes, form):
     else:
         places = {"x_row": form.row_gap * width, "y_row": form.classes * planes.grid[2]}
     w_row = planes.w_tap[2] * sw * LANES if form.flat else planes.w_tap[1]
+    streams = planes.bytes > SECOND_LEVEL and form.sw == form.sh == 1 and not form.flat
     return {
+        "far": int(streams),
         **dict(zip(("xd", "xh", "xw", "od", "oh", "ow"), planes.source + planes.grid, strict=True)),
         **dict(zip(("sd", "sh", "sw", "pd", "ph", "pw"), planes.stride + planes.before, strict=True)),
         **{"kd": planes.kernel[0], "dd": planes.dilation[0], "outs": planes.outs, "mul": planes.mul, "x_each": each},

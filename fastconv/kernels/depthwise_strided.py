@@ -18,7 +18,7 @@ from .._jit import Block, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, isa, lanes
-from ..simd_depthwise import numbers_at, start_rows
+from ..simd_depthwise import numbers_at, prefetch_rows, start_rows
 from ..simd_depthwise_backward import spread_rows, weave_rows
 from ..specs import NO_EPILOGUE
 from . import depthwise
@@ -28,7 +28,7 @@ from .window import rows_per_tile, valid_taps
 
 NUMBERS = (
     "xd xh xw yd yh yw sd sh pd pw outs x_each x_channels w_each w_row row_blocks units part low_column "
-    "blocks block_size classes depths"
+    "blocks block_size classes depths far"
 )
 ClassesBlock = Block(
     "DepthwiseClasses", {"x": None, "w": None, "bias": None, "y": None, "plan": "i8"}, "accumulate clamp", "low high"
@@ -67,6 +67,9 @@ def make_classes(dtype, K1, K2, SW, PART, R):
             for column in range(a.pw // SW, (a.pw + a.yw - 1) // SW + 1, LANES):
                 j, xi = column * SW - a.pw, source + column
                 yi, columns = target + j, a.yw - j
+                if a.far:
+                    for v in range(SW):
+                        prefetch_rows(y, yi + R * y_row + v * LANES, y_row, R, 1)
                 acc = start_rows(y, 0, 0, 0, 0, bias[q], 0, CLASSES, 0)
                 inside = column + a.low_column >= 0 and column + LANES <= a.xw and j >= 0 and columns >= SW * LANES
                 if whole and inside:
@@ -149,7 +152,7 @@ def _row_blocks(spec, layout):
             inside = [[0 <= p + group + t < spec.oh for t in range(depth)] for group in _groups(layout)]
             whole = keep == (1 << layout.rows) - 1 and all(map(all, inside))
             blocks.append((i, keep, int(whole), p, c, *map(bits, inside)))
-    return blocks
+    return sorted(blocks)  # down the image, so that memory is met in its order
 
 
 def _entries(spec, layout, depth_taps, row_taps, columns):
@@ -215,7 +218,11 @@ def _plan(spec):
         **{name: getattr(spec, name) for name in ("sd", "sh", "pd", "pw")},
         **{"outs": spec.ic, "x_each": spec.ocg, "x_channels": spec.oc, "w_each": spec.ocg * spec.taps},
         **{"w_row": -layout.height.tap_gap * spec.kw, "row_blocks": len(blocks), "units": units, "part": part},
-        **{"low_column": -((spec.kw - 1) // spec.sw), "block_size": len(blocks[0])},
+        **{
+            "far": int(spec.bytes() > depthwise.SECOND_LEVEL),
+            "low_column": -((spec.kw - 1) // spec.sw),
+            "block_size": len(blocks[0]),
+        },
     }
     numbers["blocks"] = len(names) + 4 * len(table)
     numbers["classes"] = numbers["blocks"] + numbers["block_size"] * len(blocks)

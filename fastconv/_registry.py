@@ -39,6 +39,11 @@ class Impl:
         return None
 
     @staticmethod
+    def layout(spec):
+        """What `pack` depends on besides weights and groups; where it differs, weights are packed once more."""
+        return None
+
+    @staticmethod
     def pack_cost(spec):
         """Estimated nanoseconds on one thread of what `pack` does, which a call without packed weights pays each
         time."""

@@ -1,9 +1,11 @@
 """The packed form of weights, and the edge where arrays of any memory order become dense.  Pure Python."""
 
+from typing import Any
+
 import numpy as np
 
 
-def dense(array):
+def dense(array) -> Any:
     """The array, or a copy of it, in C order and aligned: channels-last, sliced and misaligned arrays are copied once.
     An operand that is not there (None) stays so."""
     if array is None or (array.flags.c_contiguous and array.flags.aligned):

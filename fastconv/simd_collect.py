@@ -182,7 +182,8 @@ def collect_columns(typing, s, first, out, gx, xi, left, right, KW, SW):
             value = windows.load(values, _i64(0), q)
             for f in windows.phases(q):
                 phases[f] = b.fadd(phases[f], value)
-        _Columns(b, Place(context, b, gx, args[3], args[4]), *args[5:7], sizes[1]).store(phases, _i64(0))
+        target, left, right = Place(context, b, gx, args[3], args[4]), args[5], args[6]
+        _Columns(b, target, left, right, sizes[1]).store(phases, _i64(0))
         return context.get_dummy_value()
 
     return types.void(s, types.intp, types.intp, gx, *[types.intp] * 3, KW, SW), codegen

@@ -54,6 +54,36 @@ def test_explain_shows_the_problem_and_a_choice(capsys, words, wanted):
     assert choice and re.search(rf"^  {choice[1]} +accepts.*<- chosen$", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "words, wanted",
+    [
+        ("adder 1x8x9x9 8x8x3x3 p1 --pass all", "adder_bwd_data_patches"),
+        ("deform_conv 1x8x9x9 4x8x3x3 p1 --pass bwd_weights", "deform_conv_bwd_weights_patches"),
+        ("involution 1x8x9x9 2x3x3 s2 --pass bwd_data", "involution_bwd_data_gather   refuses: needs stride 1"),
+        ("shift 1x8x9x9", "choice: shift_fwd_rows"),
+        ("non_local 1x8x81 --pass all", "choice: non_local_bwd_streaming"),
+    ],
+)
+def test_explain_other_operations(capsys, words, wanted):
+    assert main(["explain", *words.split()]) == 0
+    assert wanted in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("adder 1x8x9x9", "adder needs the shape of the weight"),
+        ("shift 1x8x9x9 3x3", "shift needs the input n x c x h x w alone, given 1x8x9x9 3x3"),
+        ("shift 1x8x9x9 --pass bwd_data", "shift has the passes fwd, bwd_displacement, given bwd_data"),
+        ("involution 1x8x9x9 3x3x3", "groups (a divisor of c)"),
+        ("non_local 1x8x9x9", "n x c x positions alone, given 1x8x9x9"),
+        ("deform_conv 1x8x9 4x8x3", "two spatial dimensions, given 1"),
+    ],
+)
+def test_explain_other_operations_refuse(capsys, words, message):
+    assert message in refuse(capsys, "explain", *words.split())
+
+
 def test_explain_all_passes(capsys):
     assert main(["explain", "conv", "1x8x9x9", "8x8x3x3", "--pass", "all"]) == 0
     choices = re.findall(r"^choice: (\w+)$", capsys.readouterr().out, re.MULTILINE)
@@ -80,7 +110,7 @@ def test_explain_all_passes(capsys):
         ("conv 1x64x56x56 64x64x3x3 g2x2", "groups is one number, given 'g2x2'"),
         ("conv 1x64x56x56 64x64x3x3 --pass up", "invalid choice: 'up'"),
         ("pool 1x64x56x56 64x64x3x3", "invalid choice: 'pool'"),
-        ("conv 1x64x56x56", "required: weight"),
+        ("conv 1x64x56x56", "conv needs the shape of the weight"),
     ],
 )
 def test_explain_refuses(capsys, words, message):

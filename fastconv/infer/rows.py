@@ -48,7 +48,7 @@ class Packed:
 
     def form(self, impl, spec, weight):
         """`weight` as `impl` likes it; None: as it lies."""
-        key = id(weight), impl.name
+        key = id(weight), impl.name, impl.layout(spec)
         if key not in self._forms:
             self._forms[key] = weight, impl.pack(spec, weight)  # the weight is kept, so that its id stays its own
         return self._forms[key][1]

@@ -22,21 +22,23 @@ BYTES_PER_NANOSECOND = 12  # that one core reads
 DotBlock = Block("DotBlock", "x w bias y", "images groups rows terms parts accumulate", "low high")
 
 
-@cache
-def make_dot(dtype):
-    KIND, LANES, FLOAT = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
+@helper
+def finish(total, y, at, bias, o, accumulate, low, high):
+    """y[at] = clamp(total + bias[o] (+ what y holds))."""
+    value = total + bias[o]
+    if accumulate:
+        value += y[at]
+    value = low if value < low else value  # NaN is neither below nor above, and stays
+    y[at] = high if value > high else value
 
-    @helper
-    def finish(total, y, at, bias, o, accumulate, low, high):
-        value = total + bias[o]
-        if accumulate:
-            value += y[at]
-        value = low if value < low else value  # NaN is neither below nor above, and stays
-        y[at] = high if value > high else value
+
+@cache
+def make_products(dtype):
+    """Helpers: the products of four rows, n apart, or of one row of w with x."""
+    LANES, FLOAT = lanes(dtype), np.dtype(dtype).type
 
     @helper
     def four_rows(x, xi, w, wi, n):
-        """The products of 4 rows of w, n apart, with x."""
         zero = splat_vector(x, FLOAT(0))
         a, b, c, d = zero, zero, zero, zero
         i = 0
@@ -64,6 +66,14 @@ def make_dot(dtype):
         if i < n:
             a = fma_vector(load_window(w, wi + i, 1, 0, n - i, 1), load_window(x, xi + i, 1, 0, n - i, 1), a)
         return sum_vector(a)
+
+    return four_rows, one_row
+
+
+@cache
+def make_dot(dtype):
+    KIND, FLOAT = np.dtype(dtype).str[1:], np.dtype(dtype).type
+    four_rows, one_row = make_products(dtype)
 
     @tile_body(DotBlock, dtype)
     def conv_fwd_dot(block, tile, worker):

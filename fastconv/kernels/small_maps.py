@@ -7,6 +7,7 @@ copied once, padding included, and taps are shifted views of the copy; smaller m
 pixels of several rows and images share a tile.
 """
 
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
-from ..simd import array_at, fields, isa, lanes, load_window, store_vector, transpose_block
+from ..simd import array_at, fields, isa, lanes, load_vector, load_window, store_vector, transpose_block
+from ..simd_math import activation_vector
+from ..simd_vector import add_vector, splat_vector, store_window
 from .gathers import (
     COPY_NUMBERS,
     GATHER_NUMBERS,
@@ -39,7 +42,7 @@ SmallBlock = Block(
     },
     GATHER_NUMBERS
     + COPY_NUMBERS
-    + "images chunk_images pixels taps_count image_size panel_size block_channels w_taps part columns",
+    + "images chunk_images pixels taps_count image_size panel_size block_channels w_taps part columns rows_blocks",
     GATHER_REALS,
 )
 
@@ -135,11 +138,40 @@ def store_transposed(a, c, bias, bias_first, rows, y, yi):
 
 
 @cache
+def make_store(LANES):
+    """Storing the sums c[pixel*part + row] of one image, turned round, with what follows them."""
+
+    @helper
+    def store_blocks(a, c, bias, bias_first, rows, y, yi, square):
+        """The same as `store_transposed` where pixels lie side by side, LANES pixels of LANES rows at a time."""
+        low, high = splat_vector(y, y.dtype.type(a.low)), splat_vector(y, y.dtype.type(a.high))
+        for m in range(0, rows, LANES):
+            for p in range(0, a.pixels, LANES):
+                transpose_block(c, p * a.part + m, a.part, square, 0, LANES)
+                count = min(LANES, a.pixels - p)
+                for i in range(min(LANES, rows - m)):
+                    place = yi + (m + i) * a.y_plane + p
+                    value = add_vector(load_vector(square, i * LANES), splat_vector(y, bias[bias_first + m + i]))
+                    if a.start != BIAS:
+                        value = add_vector(value, load_window(y, place, 1, 0, count, 1))
+                    store_window(activation_vector(value, low, high, "clip"), y, place, count)
+
+    @helper
+    def store(a, c, bias, bias_first, rows, y, yi, square):
+        if a.direct:
+            store_blocks(a, c, bias, bias_first, rows, y, yi, square)
+        else:
+            store_transposed(a, c, bias, bias_first, rows, y, yi)
+
+    return store
+
+
+@cache
 def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
     """The kernel for a register tile of MR pixels and NR vectors of channels, a column step (0: any), and whether the
     tiles follow the rows of the map."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    strip_product = make_strip_product(MR, NR, LANES)
+    strip_product, store = make_strip_product(MR, NR, LANES), make_store(LANES)
     pack_images, pack_weights = make_pack_images(STEP, LANES, BY_ROWS), make_pack_weights(LANES)
 
     @tile_body(SmallBlock, dtype)
@@ -167,18 +199,22 @@ def make_small_maps(dtype, MR, NR, STEP, BY_ROWS):
             pack_images(a, x, places, chunk, images, group, c0, channels, panel)
             last = channels * a.taps_count
             for m in range(0, rows, a.columns):
-                width = min(a.columns, rows - m)
-                pack_weights(a, w, w_first + m * a.w_row + c0 * a.w_channel, channels, width, weights, square)
+                width, panel_w, wi = min(a.columns, rows - m), weights, 0
+                if a.w_strip:  # they are packed: (group, block of columns, channel and tap, column)
+                    block_of = (group * a.rows_blocks + (first + m) // a.columns) * a.w_strip
+                    panel_w, wi = w, block_of + c0 * a.w_taps * a.columns
+                else:
+                    pack_weights(a, w, w_first + m * a.w_row + c0 * a.w_channel, channels, width, weights, square)
                 for p in range(0, pixels, MR):
                     top = min(p, pixels - MR)  # the last strip overlaps the one before it and skips its pixels
                     place = strips[p // MR] if BY_ROWS else top
                     strip_product(
-                        *(panel, place, 1, weights, 0, width, steps, 0, last),
+                        *(panel, place, 1, panel_w, wi, width, steps, 0, last),
                         *(c, top * a.part + m, a.part, zeros, 0, p - top, c0 > 0),
                     )
         for i in range(images):
             y_first = (((chunk * a.chunk_images + i) * a.groups + group) * a.rows + first) * a.y_plane + a.y_first
-            store_transposed(a, c[i * a.pixels * a.part :], bias, group * a.rows + first, rows, y, y_first)
+            store(a, c[i * a.pixels * a.part :], bias, group * a.rows + first, rows, y, y_first, square)
 
     return conv_gather_small_maps
 
@@ -273,13 +309,14 @@ def gather_plan(gather, threads):
         **{"parts": parts, "images": gather.images, "chunk_images": shape.images, "pixels": gather.pixels},
         **{"taps_count": len(gather.taps), "panel_size": panel_size},
         **{"block_channels": channels, "w_taps": w_taps, "part": part, "columns": columns},
+        "rows_blocks": split(gather.rows, columns),
     }
     tables |= {
         "steps": np.stack([patch_steps, weight_steps], axis=1).ravel(),
         "zeros": np.zeros(shape.MR, gather.dtype),
     }
     scratch = LANES * LANES + panel_size + (channels * w_taps + LANES) * columns
-    scratch += shape.images * gather.pixels * part + columns
+    scratch += (shape.images * gather.pixels + LANES) * part + columns
     body = make_small_maps(gather.dtype, shape.MR, shape.NR, column_step(gather.step[2]), shape.by_rows)
     return Plan(body, tiles * parts, numbers, tables, gather.work, scratch)
 
@@ -297,19 +334,50 @@ def _refusal(gathers):
 
 
 def _cost(gathers):
-    """The multiplications, with the pixels and lanes that register tiles waste, the copies, and the transposition of
-    the weights."""
+    """The multiplications, with the pixels and lanes that register tiles waste, and the copies."""
     total = 0
     for gather in gathers:
-        LANES, shape, w_taps = lanes(gather.dtype), _shape(gather), _weight_taps(gather)
+        LANES, shape = lanes(gather.dtype), _shape(gather)
         pixels = shape.images * gather.pixels
         waste = split(pixels, shape.MR) * shape.MR / pixels * split(gather.rows, LANES) * LANES / gather.rows
-        run = LANES if gather.w_channel == w_taps else min(w_taps, LANES)
-        transposed = 4 if gather.w_row == 1 else TRANSPOSE_CYCLES / run
         runs = (gather.grid[1] + 2) / len(gather.taps) if shape.by_rows else gather.grid[0] * gather.grid[1]
         copies = RUN_CYCLES * runs * LANES / (gather.pixels * gather.rows)
-        total += gather.work * (waste * _slowness(shape.MR, shape.NR) + transposed / pixels + copies)
+        total += gather.work * (waste * _slowness(shape.MR, shape.NR) + copies)
     return total
+
+
+def _pack_cost(gathers):
+    """The transposition of the weights, once for each chunk of images."""
+    total = 0
+    for gather in gathers:
+        LANES, w_taps = lanes(gather.dtype), _weight_taps(gather)
+        run = LANES if gather.w_channel == w_taps else min(w_taps, LANES)
+        transposed = 4 if gather.w_row == 1 else TRANSPOSE_CYCLES / run
+        total += gather.work * transposed / (_shape(gather).images * gather.pixels)
+    return total
+
+
+def _columns(spec):
+    """Output channels of a block of the forward pass."""
+    return max(_shape(gather).NR for gather in forward_gathers(spec)) * lanes(spec.dtype)  # there is one
+
+
+def pack_blocks(spec, weight):
+    """The weights as (group, block of output channels, channel and tap, output channel of the block), zeros beyond."""
+    columns, terms = _columns(spec), spec.icg * spec.taps
+    matrix = weight.reshape(spec.g, spec.ocg, terms)
+    packed = np.zeros((spec.g, split(spec.ocg, columns), terms, columns), spec.dtype)
+    for block in range(packed.shape[1]):
+        part = matrix[:, block * columns : (block + 1) * columns]
+        packed[:, block, :, : part.shape[1]] = part.transpose(0, 2, 1)
+    return packed
+
+
+@lru_cache(maxsize=1024)
+def block_gathers(spec):
+    """The gathers of the forward pass on weights from `pack_blocks`."""
+    strip = spec.icg * spec.taps * _columns(spec)
+    return tuple(replace(gather, w_strip=strip) for gather in forward_gathers(spec))
 
 
 @implements("conv.fwd", rank=45)
@@ -326,8 +394,20 @@ class ConvForward(Impl):
         return _cost(forward_gathers(spec))
 
     @staticmethod
+    def layout(spec):
+        return _columns(spec)
+
+    @staticmethod
+    def pack(spec, weight):
+        return pack_blocks(spec, weight)
+
+    @staticmethod
+    def pack_cost(spec):
+        return _pack_cost(forward_gathers(spec))
+
+    @staticmethod
     def emit(spec, buffers):
-        return emit_forward(gather_plan, spec, buffers)
+        return emit_forward(gather_plan, spec, buffers, kept=block_gathers)
 
 
 @implements("conv.bwd_data", rank=45)
@@ -340,7 +420,7 @@ class ConvBackwardData(Impl):
 
     @staticmethod
     def cost(spec):
-        return _cost(data_gathers(spec))
+        return _cost(data_gathers(spec)) + _pack_cost(data_gathers(spec))
 
     @staticmethod
     def emit(spec, buffers):

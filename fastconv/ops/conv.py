@@ -70,9 +70,10 @@ class PackedWeights:
         if self._source is None or self._source[0] is not source[0] or self._source[1] != source[1]:
             self._source, self._forms = source, {}
         impl = select("conv.fwd", spec, packed=True)
-        if impl.name not in self._forms:
-            self._forms[impl.name] = Packed(impl, impl.pack(spec, dense(weight._data)))
-        return self._forms[impl.name]
+        key = impl.name, impl.layout(spec)
+        if key not in self._forms:
+            self._forms[key] = Packed(impl, impl.pack(spec, dense(weight._data)))
+        return self._forms[key]
 
 
 class Conv(Op):

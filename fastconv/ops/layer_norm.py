@@ -66,7 +66,8 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     if not wanted or input.shape[-len(wanted) :] != wanted:
         raise ValueError(f"layer_norm: normalized_shape must be the last axes of input {input.shape}, got {wanted}")
     for name, a in (("weight", weight), ("bias", bias)):
-        if same_dtype("layer_norm", name, a, input) is not None and a.shape != wanted:
+        same_dtype("layer_norm", name, a, input)
+        if a is not None and a.shape != wanted:
             raise ValueError(f"layer_norm: {name} must have shape {wanted}, got {a.shape}")
     length = math.prod(wanted)
     rows = math.prod(input.shape[: input.ndim - len(wanted)])

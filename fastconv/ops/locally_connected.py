@@ -9,6 +9,7 @@ closed set of ops, so derivatives of any order exist.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -231,7 +232,7 @@ class LocallyConnectedWeights(Op):
         return gx, g_gy, None
 
 
-def locally_connected2d(input, weight, bias=None, stride=1, padding=0, dilation=1):
+def locally_connected2d(input, weight, bias=None, stride: Any = 1, padding: Any = 0, dilation: Any = 1):
     """A convolution without shared weights: every output pixel has its own.
 
     input (n, ic, ih, iw) or (ic, ih, iw), weight (oc, ic, kh, kw, oh, ow), bias (oc, oh, ow) or None; stride, padding

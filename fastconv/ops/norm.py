@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from .. import _memory
-from ..autograd import Op, Variable, reshape
+from ..autograd import Op, Variable, reshape, value
 from ..autograd import sum as sum_over
 from ..kernels.norm import COLUMNS, batch_groups, channel_groups, norm_gradient, norm_sums, normalise
 from ..kernels.norm_layer import normalise_rows, rows_gradient, rows_weight_gradient
@@ -233,7 +233,7 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
         raise ValueError(f"batch_norm: eps must be positive, got {eps}")
     if training and input.size == input.shape[1]:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
-    mean, var = (a._data if isinstance(a, Variable) else a for a in (running_mean, running_var))
+    mean, var = value(running_mean), value(running_var)
     return BatchNorm.apply(input, mean, var, weight, bias, training, momentum, eps)
 
 
@@ -266,7 +266,7 @@ def instance_norm(
     _check_input(op, input)
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     _check_channels(op, input, **named)
-    mean, var = (a._data if isinstance(a, Variable) else a for a in (running_mean, running_var))
+    mean, var = value(running_mean), value(running_var)
     if not use_input_stats:
         if mean is None or var is None:
             raise ValueError(f"{op}: without use_input_stats running_mean and running_var are needed")
@@ -275,7 +275,7 @@ def instance_norm(
     if size == 1:
         raise ValueError(f"{op}: needs more than 1 value per channel and image, got input shape {input.shape}")
     if mean is not None or var is not None:
-        x = input._data if isinstance(input, Variable) else input
+        x = value(input)
         flat = x.reshape(*x.shape[:2], size)
         own = flat.mean(2, dtype=np.float64), flat.var(2, dtype=np.float64)
         _update(mean, own[0].mean(0), var, own[1].mean(0), momentum, size if len(x) else 0)

@@ -31,7 +31,8 @@ def _moved(x, displacement):
 
 
 def _spec(x):
-    return ShiftSpec(*x.shape, x.dtype.name)
+    n, channels, h, w = x.shape
+    return ShiftSpec(n, channels, h, w, x.dtype.name)
 
 
 class Shift(Op):

@@ -97,7 +97,7 @@ class _Lines:
             )
             if self.sw == 0:
                 self.first = b.add(self.first, b.mul(_ints(vec, range(vec.lanes)), step))
-            self.masks = None if self.flat else [self._mask(0, p) for p in range(self.parts + (self.g == 3))]
+            self.masks = [] if self.flat else [self._mask(0, p) for p in range(self.parts + (self.g == 3))]
 
     def _mask(self, t, part):
         """The lanes of a loaded vector whose column lies inside: their distances from the left edge, as numbers without

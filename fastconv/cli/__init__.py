@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from .. import _config
-from . import demo, env, explain, models, ops, summary, train
+from . import bench, demo, env, explain, models, ops, run, summary, train, warmup
 
 COMMANDS = {
     "demo": demo,
@@ -17,6 +17,9 @@ COMMANDS = {
     "models": models,
     "ops": ops,
     "summary": summary,
+    "run": run,
+    "bench": bench,
+    "warmup": warmup,
 }
 
 

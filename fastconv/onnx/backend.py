@@ -47,7 +47,7 @@ def prepare(model, device="CPU", **options):
     """A `Prepared` model; ModelError naming what is unsupported, ValueError for another device than the CPU."""
     if not supports_device(device):
         raise ValueError(f"device must be CPU, given {device!r}")
-    return Prepared(InferenceSession(model))
+    return Prepared(InferenceSession(model, compiled=options.get("compiled", True)))
 
 
 def run_model(model, inputs, device="CPU", **options):
@@ -71,7 +71,7 @@ def run_node(node, inputs, device="CPU", outputs_info=None, **options):
     version = options.get("opset_version", onnx.defs.onnx_opset_version())
     graph = onnx.helper.make_graph([node], node.op_type, infos, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, version)])
-    return run_model(model, named, device)
+    return run_model(model, named, device, compiled=False)
 
 
 def supported(op, domain=""):

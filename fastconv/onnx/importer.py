@@ -15,7 +15,7 @@ import numpy as np
 
 from .table import Body, ModelError, Node, Value, lookup
 
-MAX_DEPTH = 50  # of graphs in graphs
+MAX_DEPTH = 20  # of graphs in graphs
 MAX_BYTES = 1 << 34  # of one weight
 OLDEST = 7  # older ones only as far as their operators are those of 6 or 7
 
@@ -246,10 +246,8 @@ class _Reader:
         tensor = info.type.tensor_type
         shape = None
         if tensor.HasField("shape"):
-            shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)
-            negative = [n for n in shape if isinstance(n, int) and n < 0]
-            if negative:
-                raise ModelError(f"value {info.name!r} has a negative size: {list(shape)}")
+            sizes = (d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)
+            shape = tuple(None if isinstance(n, int) and n < 0 else n for n in sizes)  # old exporters write -1
         return Value(info.name, self.dtype(tensor.elem_type, info.name), shape)
 
     def dtype(self, number, name):

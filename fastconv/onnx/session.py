@@ -1,4 +1,4 @@
-"""`InferenceSession`: load a model, run it."""
+"""`InferenceSession`: load a model, compile it for the shapes that come, run it."""
 
 import os
 
@@ -33,18 +33,24 @@ def _type_name(value):
 class InferenceSession:
     """An ONNX model, ready to run; the method names are those of onnxruntime's class.
 
-    path_or_bytes: a path, or the bytes of a model.   Further arguments
+    path_or_bytes: a path, or the bytes of a model.  Without `compiled`, every run is node by node.  Further arguments
     of onnxruntime's class (providers, options) have no meaning here and are refused.
 
     Raises ModelError (a ValueError) for a model that can't be read or run, with node and reason, FileNotFoundError, and
     ImportError where the `onnx` package is missing (`pip install 'fastconv[onnx]'`).
     """
 
-    def __init__(self, path_or_bytes):
+    def __init__(self, path_or_bytes, compiled=True):
         self._model = load(path_or_bytes)
         self._source = os.fspath(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else None
         self._inputs = {value.name: value for value in self._model.inputs}
         self._defaults = {value.name: value for value in self._model.body.inputs if value.name not in self._inputs}
+        self._network = self._compiled() if compiled else None
+
+    def _compiled(self):
+        from .lower import network
+
+        return network(self._model)
 
     def __repr__(self):
         inputs = ", ".join(
@@ -72,6 +78,11 @@ class InferenceSession:
         """Where it runs."""
         return ["CPUExecutionProvider"]
 
+    @property
+    def network(self):
+        """The compiled network behind it (`profile`, `explain`), or None: the model is run node by node."""
+        return self._network
+
     # ---- running
 
     def run(self, output_names, input_feed, run_options=None):
@@ -86,7 +97,9 @@ class InferenceSession:
         strange = [name for name in names if name not in known]
         if strange:
             raise ValueError(f"run: wants outputs of {', '.join(known)}; given {', '.join(map(str, strange))}")
-        return run_body(self._model.body, feeds, wanted=names)
+        if self._network is None or any(name in self._defaults for name in feeds):
+            return run_body(self._model.body, feeds, wanted=names)
+        return self._network.run(names, feeds)
 
     def _checked(self, feeds):
         if not isinstance(feeds, dict):
@@ -96,15 +109,15 @@ class InferenceSession:
         if unknown or missing:
             wanted, given = ", ".join(self._inputs) or "none", ", ".join(map(str, feeds)) or "none"
             raise ValueError(f"run: wants inputs {wanted}; given {given}")
-        sizes, checked = {}, {}
+        checked = {}
         for name, given in feeds.items():
             value = self._inputs.get(name) or self._defaults[name]
-            checked[name] = _fitting(value, given, sizes) if value.kind == "tensor" else given
+            checked[name] = _fitting(value, given) if value.kind == "tensor" else given
         return checked
 
 
-def _fitting(value, given, sizes):
-    """The array, if it fits what the model says; sizes: {name of a size: (number, input that said so)}."""
+def _fitting(value, given):
+    """The array, if it fits what the model says."""
     if not isinstance(given, np.ndarray):
         if hasattr(given, "__array__") or isinstance(given, (int, float, bool, list, tuple, np.generic)):
             given = np.asarray(given)
@@ -122,10 +135,6 @@ def _fitting(value, given, sizes):
     for size, number in zip(value.shape, given.shape, strict=True):
         if isinstance(size, int) and size != number:
             raise ValueError(f"input {value.name!r} must have shape {wanted}, given {given.shape}")
-        if isinstance(size, str):
-            before, where = sizes.setdefault(size, (number, value.name))
-            if before != number:
-                raise ValueError(f"size {size!r} is {before} in input {where!r} and {number} in input {value.name!r}")
     return given
 
 

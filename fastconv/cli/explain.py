@@ -89,7 +89,8 @@ def _involution(args, x_shape, kernel=None):
 def _shift(args, x_shape, extra=None):
     if len(x_shape) != 4 or extra is not None:
         raise ValueError(f"shift needs the input n x c x h x w alone, given {args.input} {args.weight or ''}".rstrip())
-    return ShiftSpec(*x_shape, args.dtype), None
+    n, channels, height, width = x_shape
+    return ShiftSpec(n, channels, height, width, args.dtype), None
 
 
 def _non_local(args, x_shape, extra=None):

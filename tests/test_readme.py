@@ -14,13 +14,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_examples_run(tmp_path):
     """One after the other in one process; the weights that the second one loads are made up."""
     examples = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     checks = [
         "assert y.shape == (8, 16, 16, 16) and scores.shape == (8, 10) and isinstance(scores, np.ndarray)\n"
         "from fastconv.training import small_network\n"
         "made_up = small_network((28, 28), 10, ((16, True), (32, True), (64, False)), 128)\n"
         "fc.save_state(made_up.state_dict(), 'fashion.npz')\n",
         "assert accuracy > 0.3\n",
+        "assert scores.shape == (1, 1000)\n",
         "assert report.parameters == 1_235_496 and len(forms.rows) == 8\n",
     ]
     code = "\n".join(part for pair in zip(examples, checks, strict=True) for part in pair)

@@ -58,6 +58,11 @@ class _Lease:
         _give_back(self._raw)
 
 
+def is_pooled(array):
+    """Whether an array, and not merely one that it is a view of, came from `empty`."""
+    return type(array.base) is _Lease
+
+
 def _give_back(raw):
     global _kept
     # A garbage collection inside the lock may run this in the same thread: let the buffer go, never wait.

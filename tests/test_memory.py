@@ -186,3 +186,10 @@ def test_nothing_is_said_at_exit():
         threading.local().array = kept
     """
     assert output(code) == ""
+
+
+def test_pooled_arrays_are_told_from_their_views():
+    array = _memory.empty((100_000,), np.float32)
+    assert _memory.is_pooled(array)
+    assert not _memory.is_pooled(array[1:]) and not _memory.is_pooled(array.reshape(2, -1))
+    assert not _memory.is_pooled(np.empty(3))

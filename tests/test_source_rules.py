@@ -61,7 +61,7 @@ ARROWS = {
     "simd_winograd": {"_config", "simd_place", "simd_python_winograd"},
     "simd_winograd_backward": {"simd_place", "simd_python_winograd", "simd_winograd"},
     "driver": {"_config", "_jit", "_memory", "simd"},
-    "autograd": {"_config"},
+    "autograd": {"_config", "_memory"},
     "kernels": _CORE,
     "ops": _CORE | {"_random", "autograd", "kernels"},
     "functional": {"ops"},

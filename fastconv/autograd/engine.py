@@ -10,6 +10,7 @@ import heapq
 
 import numpy as np
 
+from .._memory import is_pooled
 from .op import Variable, enable_grad, wrap
 
 
@@ -104,7 +105,8 @@ def _checked(node, i, g, create_graph):
 
 def _is_ours(g, others):
     """Whether nobody else holds `g`: it owns its memory, and the rule neither was given it nor returned it twice."""
-    return g.base is None and g.flags.writeable and sum(g is o for o in others) <= 1
+    owner = g.base is None or is_pooled(g)
+    return owner and g.flags.writeable and sum(g is o for o in others) <= 1
 
 
 def _wanted_nodes(roots, targets):

@@ -31,7 +31,7 @@ TRAINING = "operators of the training domain: there is autograd for that"
 TEXT = "operators on text"
 TREES = "classical machine learning of the ai.onnx.ml domain"
 LEFT_OUT = {  # a pattern of case names -> why
-    r"adagrad|adam|momentum|gradient_of": TRAINING,
+    r"test_adagrad|test_adam|test_momentum|test_nesterov|gradient_of": TRAINING,
     r"ai_onnx_ml": TREES,
     r"string|strnorm|regex|tfidf": TEXT,
     r"image_decoder": "decoding images is left to Pillow and others",

@@ -125,7 +125,7 @@ class Lowering:
                 self.known[names[name]] = array
         for node in body.nodes:
             inputs = [None if name is None else names[name] for name in node.inputs]
-            inside = next((b for b in self._inlined(node, inputs)), None) if depth < INLINE_DEPTH else None
+            inside = next(self._inlined(node, inputs), None) if depth < INLINE_DEPTH else None
             if inside is not None:
                 self._inline(node, inside, inputs, names, f"{prefix}{node.name or node.op}/", depth)
                 continue
@@ -159,13 +159,13 @@ class Lowering:
             return
         rule = RULES.get(node.op)
         if rule is not None and node.domain in ("", "ai.onnx") and all(n is None or self.sized(n) for n in inputs):
-            before = len(self.steps), set(self._taken)
+            before = len(self.steps)
             try:
                 if rule(self, node, inputs, outputs):
                     return
             except (ValueError, TypeError, NotImplementedError):
                 pass  # the kernels are stricter than ONNX: the function of the table decides
-            del self.steps[before[0] :]
+            del self.steps[before:]
         self._python(node, inputs, outputs, names)
 
     def _folded(self, node, inputs, outputs, names):

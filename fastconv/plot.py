@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from .autograd import no_grad
 
@@ -37,6 +38,31 @@ def network_picture(path, model, image, confusion, caption):
     _title(lower, f"{caption}, and its {len(maps)} feature maps (more is darker)")
     _tiles(lower, maps, colours=INK, low=0, high=None, first=image[0])
     _confusion(right, confusion)
+    figure.savefig(Path(path), dpi=STYLE["dpi"])
+
+
+def learning_curve(path, epochs):
+    """The training loss of each epoch and, where they were measured, the validation accuracies, as a PNG.
+
+    epochs: records {"epoch", "loss", and maybe "validation_accuracy"}, as `training.fit` returns them.
+    """
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    numbers = [record["epoch"] for record in epochs]
+    axis.plot(numbers, [record["loss"] for record in epochs], "k-o", markersize=3, label="training loss")
+    axis.set(xlabel="epoch", ylabel="training loss")
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lines = list(axis.lines)
+    judged = [record for record in epochs if "validation_accuracy" in record]
+    if judged:
+        right = axis.twinx()
+        shares = [100 * record["validation_accuracy"] for record in judged]
+        right.plot([record["epoch"] for record in judged], shares, "k--s", markersize=3, label="validation accuracy")
+        right.set_ylabel("validation accuracy (%)")
+        lines += right.lines
+    axis.legend(handles=lines, loc="center right", fontsize=STYLE["label"])
     figure.savefig(Path(path), dpi=STYLE["dpi"])
 
 

@@ -1,6 +1,7 @@
 """The command line: quick checks of every command, and a full run of the demo."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from fastconv.cli import COMMANDS, main
+from fastconv.cli import COMMANDS, main, train
 from fastconv.cli.console import matrix, progress
 from fastconv.data import digits
 from fastconv.training import confusion_matrix, fit, predict, small_network, weights_digest
@@ -284,6 +285,44 @@ def test_train_on_a_small_folder(capsys, tmp_path):
     text = capsys.readouterr().out
     assert "held-out accuracy" in text and "same predictions, bit for bit" in text
     assert len(list(out.glob("weights.*"))) == 1
+
+
+def test_train_goes_on_from_its_checkpoint_and_keeps_a_log(capsys, monkeypatch, tmp_path):
+    write_folder(tmp_path, train=60, test=20, size=(12, 11), ending="")
+    checkpoints, write_log = [], train._write_log
+
+    def keep_checkpoint(path, *rest):
+        checkpoints.append((path.parent / "checkpoint.npz").read_bytes())
+        write_log(path, *rest)
+
+    def trained(out, *more):
+        recipe = ["--epochs", "3", "--batch-size", "16", "--validation", "0.2", "--patience", "3"]
+        assert main(["train", "--data", str(tmp_path), "--out", str(out), *recipe, *more]) == 0
+        log = json.loads((out / "log.json").read_text(encoding="utf-8"))
+        assert [record["epoch"] for record in log["epochs"]] == [1, 2, 3] and log["settings"]["batch_size"] == 16
+        assert all(0 <= record["validation_accuracy"] <= 1 for record in log["epochs"])
+        return re.search(r"^sha256 +(\w{64})$", capsys.readouterr().out, re.MULTILINE)[1]
+
+    monkeypatch.setattr(train, "_write_log", keep_checkpoint)
+    straight, out = trained(tmp_path / "straight"), tmp_path / "resumed"
+    out.mkdir()
+    (out / "checkpoint.npz").write_bytes(checkpoints[0])  # after the first epoch
+    assert trained(out, "--resume") == straight
+    assert "no checkpoint to go on from" in refuse(
+        capsys, "train", "--data", str(tmp_path), "--out", str(tmp_path / "new"), "--resume"
+    )
+    assert "must be below 1" in refuse(capsys, "train", "--data", str(tmp_path), "--validation", "1.5")
+
+
+@pytest.mark.slow
+def test_train_and_demo_take_a_network_by_name(capsys, tmp_path):
+    write_folder(tmp_path, train=24, test=8, size=(12, 12), ending="")
+    common = ["--epochs", "1", "--batch-size", "8", "--model", "lenet5"]
+    assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *common]) == 0
+    assert "same predictions, bit for bit" in capsys.readouterr().out
+    assert "no network is called 'lenet6'" in refuse(
+        capsys, "demo", "--out", str(tmp_path / "out"), "--model", "lenet6", "--epochs", "1"
+    )
 
 
 def demo(folder, *args):

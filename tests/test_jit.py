@@ -393,7 +393,7 @@ def test_sample_kernels():
     ("switch", "value", "message"),
     [
         ("FASTCONV_DEBUG", "yes", "FASTCONV_DEBUG must be 0 or 1, given 'yes'"),
-        ("FASTCONV_THREADS", "two", "FASTCONV_THREADS must be a whole number, given 'two'"),
+        ("FASTCONV_THREADS", "two", "FASTCONV_THREADS must be a whole number from 1 to 4096, given 'two'"),
         ("FASTCONV_THREADS", "0", "FASTCONV_THREADS must be from 1 to 4096, given 0"),
         ("FASTCONV_POOL_MB", "-1", "FASTCONV_POOL_MB must be from 0 to 1000000, given -1"),
         ("FASTCONV_ISA", "avx1024", "FASTCONV_ISA must be auto or one of avx512, avx2, neon, generic, given 'avx1024'"),

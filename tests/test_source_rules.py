@@ -72,7 +72,7 @@ ARROWS = {
     "onnx": {"_config", "_registry", "infer"},
     "views": {"specs"},
 }
-ANYTHING = {"__init__", "__main__", "cli", "plot", "state", "summary", "training"}
+ANYTHING = {"__init__", "__main__", "checkpoint", "cli", "plot", "state", "summary", "training"}
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {

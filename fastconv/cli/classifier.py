@@ -8,25 +8,46 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import driver
+from .. import functional as F
 from .._random import manual_seed
+from ..models import get_model
 from ..state import load_state, save_state
-from ..training import confusion_matrix, fit, predict, weights_digest
+from ..training import History, confusion_matrix, fit, predict, weights_digest, with_channels
 from .console import matrix, pairs, progress
 
 
 class Result(NamedTuple):
-    """What a run leaves: the model as loaded back from its file, the predicted classes and the confusion matrix."""
+    """What a run leaves: the model as loaded back from its file, the predicted classes, the confusion matrix, the
+    folder, and what happened epoch by epoch."""
 
     model: object
     predicted: np.ndarray
     confusion: np.ndarray
     folder: Path
+    history: History
 
 
-def train_and_report(build, train, test, args, shift=0.0):
+def named_network(name, channels, classes):
+    """A network of `fc.models` for images of so many channels."""
+    settings = {"num_classes": classes}
+    if name in ("googlenet", "inception_v3"):
+        settings["aux_logits"] = False
+    return with_channels(get_model(name, **settings), channels)
+
+
+def resized(images, size):
+    """Images (N, C, H, W) made size x size, in pieces; as they are where size is None."""
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    pieces = [F.interpolate(images[i : i + 1024], (size, size), mode="bilinear") for i in range(0, len(images), 1024)]
+    return np.concatenate(pieces)
+
+
+def train_and_report(build, train, test, args, shift=0.0, recipe=None):
     """Train the network that `build()` makes on train = (images, labels), report on test, save its weights.
 
-    args has epochs, batch_size, lr, seed, threads (None: as it is) and out (a folder).
+    args has epochs, batch_size, lr, seed, threads (None: as it is) and out (a folder); recipe: further arguments of
+    `fit`.
     """
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)  # a folder that can't be written should be known before the training
@@ -34,7 +55,7 @@ def train_and_report(build, train, test, args, shift=0.0):
         driver.set_num_threads(args.threads)
     manual_seed(args.seed)
     model = build()
-    _train(model, train, args, shift)
+    history = _train(model, train, args, shift, recipe or {})
     images, labels = test
     scores = predict(model, images)
     predicted = scores.argmax(1)
@@ -44,10 +65,10 @@ def train_and_report(build, train, test, args, shift=0.0):
     print(matrix(confusion, "true\\as"))
     print(f"speed: {_speed(model, images)}")
     loaded = _save_and_load(model, build, scores, images, folder)
-    return Result(loaded, predicted, confusion, folder)
+    return Result(loaded, predicted, confusion, folder, history)
 
 
-def _train(model, train, args, shift):
+def _train(model, train, args, shift, recipe):
     images, labels = train
     numbers = sum(parameter.data.size for parameter in model.parameters())
     print(
@@ -56,7 +77,7 @@ def _train(model, train, args, shift):
     )
     steps = args.epochs * -(-len(images) // args.batch_size)
     with progress(steps, "batch") as advance:
-        seconds = fit(
+        history = fit(
             model,
             images,
             labels,
@@ -66,8 +87,11 @@ def _train(model, train, args, shift):
             seed=args.seed,
             shift=shift,
             on_step=lambda epoch, loss: advance(f"epoch {epoch + 1} loss {loss:.3f}"),
+            **recipe,
         )
+    seconds = history.seconds
     print(f"trained in {seconds:.1f} s ({args.epochs * len(images) / seconds:,.0f} images per second)")
+    return history
 
 
 def _speed(model, images, seconds=0.5):

@@ -43,6 +43,12 @@ def add_training_arguments(parser, *, epochs, batch_size, lr, out):
     )
     parser.add_argument("--out", default=out, help=f"folder for the results (default {out})")
     parser.add_argument("--threads", type=whole_number(1), help="number of threads (default: all cores)")
+    parser.add_argument("--model", metavar="NAME", help="a network that `fastconv models` lists (default: a small one)")
+    parser.add_argument(
+        "--size",
+        type=whole_number(8),
+        help="images get this height and width (default: as they are; with --model 32)",
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from ..data import digits
 from ..training import small_network
-from .classifier import train_and_report
+from .classifier import named_network, resized, train_and_report
 from .console import add_training_arguments
 
 BLOCKS = ((16, False), (32, True), (32, True))
@@ -21,8 +21,17 @@ def add_arguments(parser):
 
 
 def run(args):
-    train, test = digits("train", args.seed), digits("test", args.seed)
-    result = train_and_report(lambda: small_network((8, 8), 10, BLOCKS, HIDDEN), train, test, args, SHIFT)
+    size = args.size or (32 if args.model else 8)
+    train, test = (
+        (resized(images, size), labels) for images, labels in (digits(part, args.seed) for part in ("train", "test"))
+    )
+
+    def build():
+        return named_network(args.model, 1, 10) if args.model else small_network((size, size), 10, BLOCKS, HIDDEN)
+
+    result = train_and_report(build, train, test, args, SHIFT)
+    if args.model:
+        return  # the picture is of the small network's layers
     if not find_spec("matplotlib"):
         print('no picture: matplotlib is not installed (pip install "fastconv[plot]")')
         return

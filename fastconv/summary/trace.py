@@ -210,7 +210,8 @@ def watch(model: Module, shapes) -> Trace:
     for tensor in inputs:
         if tensor.ndim > 2:
             trace.remember(tensor, fields.first_seen(tensor.shape))
-    with _evaluation(model), no_grad(), _wrapped(model, trace), capture(trace.operation):
+    quiet = np.errstate(all="ignore")  # weights that were never initialised may hold anything
+    with _evaluation(model), no_grad(), _wrapped(model, trace), capture(trace.operation), quiet:
         model(*inputs)
     return trace
 

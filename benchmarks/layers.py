@@ -186,7 +186,9 @@ class Case:
             return functools.partial(call, 2, self.kernel, self.stride)
         if self.kind in ("soft_pool", "blur_pool"):
             return functools.partial(call, self.kernel, self.stride)
-        return functools.partial(call, self.kernel)  # adaptive pools and shifts
+        if self.kind == "shift":
+            return functools.partial(call, _attribute(F, "shift_groups")(self.in_channels, self.kernel[0]))
+        return functools.partial(call, self.kernel)  # adaptive pools
 
     def layer(self, arrays: dict[str, np.ndarray]) -> Callable[[np.ndarray], object]:
         """The layer of fastconv.nn in evaluation mode with the case's weights; raises MissingError."""
@@ -207,6 +209,8 @@ class Case:
             module = make(2, self.kernel, self.stride)
         elif self.kind in ("soft_pool", "blur_pool"):
             module = make(self.kernel, self.stride)
+        elif self.kind == "shift":
+            module = make(self.in_channels, self.kernel[0])
         else:
             module = make(self.kernel)
         return module.eval()

@@ -78,7 +78,7 @@ def test_layer_samples(name):
     for sample in found:
         made, called = sample.constructor_input, sample.forward_input
         theirs = info.module_cls(*made.args, **made.kwargs)
-        ours = getattr(nn, name)(*against_torch._convert(made.args), **against_torch._convert(made.kwargs))
+        ours = getattr(nn, name)(*against_torch.convert(made.args), **against_torch.convert(made.kwargs))
         if not name.startswith("Fractional"):  # whose windows are drawn at random
             assert repr(ours) == repr(theirs)
         (x,) = called.args

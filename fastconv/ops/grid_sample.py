@@ -11,11 +11,12 @@ from ..autograd import matmul, reshape, swap, value
 from ..autograd.op import Op
 from ..driver import launch
 from ..kernels import grid_sample as kernels
+from ..kernels import grid_taps as taps
 from ..packing import dense
 from . import checks
 
-_MODES = {"bilinear": kernels.LINEAR, "nearest": kernels.NEAREST, "bicubic": kernels.CUBIC}
-_PADDINGS = {"zeros": kernels.ZEROS, "border": kernels.BORDER, "reflection": kernels.REFLECTION}
+_MODES = {"bilinear": taps.LINEAR, "nearest": taps.NEAREST, "bicubic": taps.CUBIC}
+_PADDINGS = {"zeros": taps.ZEROS, "border": taps.BORDER, "reflection": taps.REFLECTION}
 
 
 class GridSample(Op):
@@ -30,7 +31,7 @@ class GridSample(Op):
         ctx.settings = settings
         y = _memory.empty((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
         if y.size:
-            launch(kernels.forward_row(x.shape[2:], *settings, dense(x), dense(grid), y))
+            launch(*kernels.forward_rows(x.shape[2:], *settings, dense(x), dense(grid), y))
         return y
 
     @staticmethod
@@ -38,13 +39,13 @@ class GridSample(Op):
         x, grid = ctx.saved
         gx = g_grid = None
         if ctx.needs[0]:
-            gx = _memory.zeros(x.shape, x.dtype)
+            gx = _memory.empty(x.shape, x.dtype) if gy.size else np.zeros(x.shape, x.dtype)
             if gy.size:
-                launch(kernels.input_row(x.shape[2:], *ctx.settings, gx, dense(grid), dense(gy)))
+                launch(*kernels.input_rows(x.shape[2:], *ctx.settings, gx, dense(grid), dense(gy)))
         if ctx.needs[1]:
-            g_grid = np.array(grid, order="C") if gy.size else np.zeros_like(grid)
+            g_grid = _memory.empty(grid.shape, grid.dtype) if gy.size else np.zeros(grid.shape, grid.dtype)
             if gy.size:
-                launch(kernels.grid_row(x.shape[2:], *ctx.settings, dense(x), g_grid, dense(gy)))
+                launch(*kernels.grid_rows(x.shape[2:], *ctx.settings, dense(x), dense(grid), dense(gy), g_grid))
         return gx, g_grid, None
 
 

@@ -6,7 +6,8 @@ after the last is zero and stands for all that lies outside.  With few channels 
 gathered from the image as it lies.
 """
 
-from functools import cache
+from functools import cache, lru_cache
+from math import prod
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ..simd_vector import fma_vector, gather_places, mul_vector, splat_vector, s
 from .grid_taps import CHUNK, NEAREST, SCRATCH_BYTES, make_taps
 
 LayoutBlock = Block("GridLayout", "first last scratch", "channels pixels spare blocks chunks")
-_TABLES = {"at": "i8", "w": None, "dw": None}
+_TABLES = {"at": "i4", "w": None, "dw": None}
 SampleBlock = Block(
     "GridSample",
     {"x": None, "y": None, "grid": None, **_TABLES, "scratch": None},
@@ -81,7 +82,7 @@ def make_layout(dtype):
 
 
 @cache
-def make_forward(dtype):
+def make_forward(dtype, TAPS):
     """The image at the points, many channels."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     _, give_block = make_rows(dtype)
@@ -91,17 +92,18 @@ def make_forward(dtype):
         """y[n, c, p] = the sum of the taps of point p.  Tile: (image, block of channels, run of points)."""
         a = fields(block)
         x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
-        at = array_at(a.at, a.at_size, "i8")
+        at = array_at(a.at, a.at_size, "i4")
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         nb, chunk = tile // a.chunks, tile % a.chunks
-        n, c, size = nb // a.blocks, nb % a.blocks * LANES, a.taps * CHUNK
+        n, c, size = nb // a.blocks, nb % a.blocks * LANES, TAPS * CHUNK
         image, table = nb * a.spare * LANES, (n * a.chunks + chunk) * size
         count = min(CHUNK, a.points - chunk * CHUNK)
         for p in range(0, count, LANES):
             for q in range(min(LANES, count - p)):
-                k = table + p + q
+                k = np.uintp(table + p + q)
                 total = mul_vector(splat_vector(x, w[k]), load_vector(x, image + at[k] * LANES))
-                for k in range(table + p + q + CHUNK, table + size, CHUNK):
+                for tap in range(1, TAPS):
+                    k = np.uintp(table + p + q + tap * CHUNK)
                     total = fma_vector(splat_vector(x, w[k]), load_vector(x, image + at[k] * LANES), total)
                 store_vector(total, s, q * LANES)
             one = (n * a.channels + c) * a.points + chunk * CHUNK + p
@@ -111,7 +113,7 @@ def make_forward(dtype):
 
 
 @cache
-def make_input(dtype):
+def make_input(dtype, TAPS):
     """The gradient of the image, many channels."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     take_block, give_block = make_rows(dtype)
@@ -121,7 +123,7 @@ def make_input(dtype):
         """x[n, c, at] += w y[n, c, p], point by point.  Tile: (image, block of channels), whole planes."""
         a = fields(block)
         x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
-        at = array_at(a.at, a.at_size, "i8")
+        at = array_at(a.at, a.at_size, "i4")
         scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         image, rows, s = scratch[: a.spare * LANES], scratch[a.spare * LANES :], scratch[(a.spare + LANES) * LANES :]
         n, c = tile // a.blocks, tile % a.blocks * LANES
@@ -134,7 +136,8 @@ def make_input(dtype):
             table = (n * a.chunks * CHUNK + first) * a.taps + start - first
             for q in range(count):
                 value = load_vector(rows, q * LANES)
-                for k in range(table + q, table + q + a.taps * CHUNK, CHUNK):
+                for tap in range(TAPS):
+                    k = np.uintp(table + q + tap * CHUNK)
                     place = at[k] * LANES
                     store_vector(fma_vector(splat_vector(x, w[k]), value, load_vector(image, place)), image, place)
         for p in range(0, a.pixels, LANES):
@@ -145,45 +148,40 @@ def make_input(dtype):
 
 
 @cache
-def make_grid(dtype):
+def make_grid(dtype, TAPS, AXES):
     """The gradient of the grid, many channels."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     real, (take_block, _) = np.dtype(dtype).type, make_rows(dtype)
-
-    @helper
-    def point_gradient(a, x, rows, q, image, at, dw, k0, d0, size):
-        """The gradient's three coordinates of one point: for every block and tap, gradient times value times slope."""
-        gx = gy = gz = splat_vector(x, real(0))
-        for b in range(a.blocks):
-            value = load_vector(rows, (b * LANES + q) * LANES)
-            for k in range(0, size, CHUNK):
-                seen = mul_vector(value, load_vector(x, image + (b * a.spare + at[k0 + k]) * LANES))
-                gx = fma_vector(splat_vector(x, dw[d0 + k]), seen, gx)
-                gy = fma_vector(splat_vector(x, dw[d0 + size + k]), seen, gy)
-                if a.axes == 3:
-                    gz = fma_vector(splat_vector(x, dw[d0 + 2 * size + k]), seen, gz)
-        return gx, gy, gz
 
     @tile_body(SampleBlock, dtype)
     def grid_sample_bwd_grid_blocks(block, tile, worker):
         """grid[n, p, axis] = the sum over channels and taps of y dw x.  Tile: (image, run of points)."""
         a = fields(block)
         x, y, dw = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.dw, a.dw_size, KIND)
-        grid, at = array_at(a.grid, a.grid_size, KIND), array_at(a.at, a.at_size, "i8")
+        grid, at = array_at(a.grid, a.grid_size, KIND), array_at(a.at, a.at_size, "i4")
         rows = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         s = rows[a.blocks * LANES * LANES :]
-        n, chunk, size = tile // a.chunks, tile % a.chunks, a.taps * CHUNK
+        n, chunk, size = tile // a.chunks, tile % a.chunks, TAPS * CHUNK
         count = min(CHUNK, a.points - chunk * CHUNK)
         for p in range(0, count, LANES):
             for b in range(a.blocks):
                 one = (n * a.channels + b * LANES) * a.points + chunk * CHUNK + p
                 take_block(y, one, a.points, a.channels - b * LANES, count - p, rows, b * LANES * LANES, s)
             for q in range(min(LANES, count - p)):
-                k0, d0 = tile * size + p + q, tile * a.axes * size + p + q
-                gx, gy, gz = point_gradient(a, x, rows, q, n * a.blocks * a.spare * LANES, at, dw, k0, d0, size)
-                place = (n * a.points + chunk * CHUNK + p + q) * a.axes
+                gx = gy = gz = splat_vector(x, real(0))
+                for b in range(a.blocks):
+                    value, image = load_vector(rows, (b * LANES + q) * LANES), (n * a.blocks + b) * a.spare * LANES
+                    for tap in range(TAPS):
+                        k = tap * CHUNK + p + q
+                        seen = mul_vector(value, load_vector(x, image + at[np.uintp(tile * size + k)] * LANES))
+                        d = tile * AXES * size + k
+                        gx = fma_vector(splat_vector(x, dw[np.uintp(d)]), seen, gx)
+                        gy = fma_vector(splat_vector(x, dw[np.uintp(d + size)]), seen, gy)
+                        if AXES == 3:
+                            gz = fma_vector(splat_vector(x, dw[np.uintp(d + 2 * size)]), seen, gz)
+                place = (n * a.points + chunk * CHUNK + p + q) * AXES
                 grid[place], grid[place + 1] = sum_vector(gx), sum_vector(gy)
-                if a.axes == 3:
+                if AXES == 3:
                     grid[place + 2] = sum_vector(gz)
 
     return grid_sample_bwd_grid_blocks
@@ -202,7 +200,7 @@ def make_few_forward(dtype):
         """y[n, c, p] = the sum of the taps of point p.  Tile: (image, run of points)."""
         a = fields(block)
         x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
-        at = array_at(a.at, a.at_size, "i8")
+        at = array_at(a.at, a.at_size, "i4")
         n, chunk, size = tile // a.chunks, tile % a.chunks, a.taps * CHUNK
         count = min(CHUNK, a.points - chunk * CHUNK)
         for c in range(n * a.channels, (n + 1) * a.channels):
@@ -216,6 +214,35 @@ def make_few_forward(dtype):
 
 
 @cache
+def make_nearest(dtype):
+    """The image at the points, one tap each."""
+    KIND, real = np.dtype(dtype).str[1:], np.dtype(dtype).type
+
+    @tile_body(SampleBlock, dtype)
+    def grid_sample_fwd_nearest(block, tile, worker):
+        """y[n, c, p] = x[n, c, at]: plain loads beat the machine's gather.  Tile: (image, run of points)."""
+        a = fields(block)
+        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i4")
+        n, chunk = tile // a.chunks, tile % a.chunks
+        count, places = min(CHUNK, a.points - chunk * CHUNK), at[tile * CHUNK : (tile + 1) * CHUNK]
+        last = (n + 1) * a.channels - 1
+        for c in range(n * a.channels, last + 1, 4):  # four planes share a place; the last one may be done again
+            c1, c2, c3 = min(c + 1, last), min(c + 2, last), min(c + 3, last)
+            x0, x1, x2, x3 = x[c * a.pixels :], x[c1 * a.pixels :], x[c2 * a.pixels :], x[c3 * a.pixels :]
+            first = chunk * CHUNK
+            y0, y1 = y[c * a.points + first :], y[c1 * a.points + first :]
+            y2, y3 = y[c2 * a.points + first :], y[c3 * a.points + first :]
+            for p in range(count):
+                place = np.uintp(max(places[p], 0))
+                if places[p] >= 0:
+                    y0[p], y1[p], y2[p], y3[p] = x0[place], x1[place], x2[place], x3[place]
+                else:
+                    y0[p] = y1[p] = y2[p] = y3[p] = real(0)
+
+    return grid_sample_fwd_nearest
+
+
+@cache
 def make_few_input(dtype):
     """The gradient of the image, few channels."""
     KIND, real = np.dtype(dtype).str[1:], np.dtype(dtype).type
@@ -225,7 +252,7 @@ def make_few_input(dtype):
         """x[n, c, at] += w y[n, c, p], point by point.  Tile: a plane."""
         a = fields(block)
         x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
-        at, n = array_at(a.at, a.at_size, "i8"), tile // a.channels
+        at, n = array_at(a.at, a.at_size, "i4"), tile // a.channels
         plane = x[tile * a.pixels : (tile + 1) * a.pixels]
         plane[:] = real(0)
         for chunk in range(a.chunks):
@@ -251,7 +278,7 @@ def make_few_grid(dtype):
         """grid[n, p, axis] = the sum over channels and taps of y dw x.  Tile: (image, run of points)."""
         a = fields(block)
         x, y, dw = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.dw, a.dw_size, KIND)
-        grid, at = array_at(a.grid, a.grid_size, KIND), array_at(a.at, a.at_size, "i8")
+        grid, at = array_at(a.grid, a.grid_size, KIND), array_at(a.at, a.at_size, "i4")
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         n, chunk, size = tile // a.chunks, tile % a.chunks, a.taps * CHUNK
         count = min(CHUNK, a.points - chunk * CHUNK)
@@ -283,81 +310,105 @@ def make_few_grid(dtype):
 class _Call:
     """The numbers of one call: size of the image, settings, and whether channels or points are in the lanes."""
 
-    def __init__(self, size, mode, padding, align, x_shape, y_shape, dtype):
-        self.n, self.channels = x_shape[:2]
-        self.axes, self.pixels, self.points = len(size), int(np.prod(size)), int(np.prod(y_shape[2:]))
+    def __init__(self, n, channels, size, out, settings, dtype):
+        mode, padding, align = settings
+        self.n, self.channels, self.axes = n, channels, len(size)
+        self.pixels, self.points = prod(size), prod(out)
         self.taps, self.chunks = max(1, 2 * mode) ** self.axes, -(-self.points // CHUNK)
-        self.dtype, self.vector = dtype, lanes(dtype)
-        self.blocks = -(-self.channels // self.vector)
+        self.dtype, self.vector, self.nearest = np.dtype(dtype), lanes(dtype), mode == NEAREST
+        self.blocks = -(-channels // self.vector)
         self.spare = (self.pixels // self.vector + 1) * self.vector  # with at least one pixel of zeros
         self.settings = dict(zip(("id", "ih", "iw"), (1,) * (3 - self.axes) + tuple(size), strict=True))
-        self.settings |= {"mode": mode, "padding": padding, "align": int(align)}
-        full = 3 * self.channels > self.vector  # lanes of a block that have a channel
-        self.wide = full and self.points * self.taps * 2 > self.pixels and mode != NEAREST
+        self.settings |= {"mode": mode, "padding": padding, "align": int(align), "points": self.points}
+        self.settings |= {"axes": self.axes, "chunks": self.chunks, "taps": self.taps}
+        names = ("axes", "channels", "pixels", "spare", "points", "chunks", "blocks", "taps")
+        self.numbers = {name: getattr(self, name) for name in names}
+        full = 3 * channels > self.vector  # of the lanes of a block enough have a channel
+        self.wide = full and self.points * self.taps * 2 > self.pixels
 
     def tables(self, derive):
         """(at, w, dw) for `taps_row` and the rows that use them."""
         size = self.n * self.chunks * self.taps * CHUNK
         dw = Temporary(self.axes * size, self.dtype) if derive else np.zeros(1, self.dtype)
-        return {"at": Temporary(size, np.int64), "w": Temporary(size, self.dtype), "dw": dw}
+        return {"at": Temporary(size, np.int32), "w": Temporary(size, self.dtype), "dw": dw}
 
-    def taps_row(self, grid, tables, derive):
-        numbers = {"axes": self.axes, "points": self.points, "chunks": self.chunks, "taps": self.taps}
-        values = {**self.settings, **numbers, "outside": self.pixels if self.wide else -1, "derive": int(derive)}
+    def taps_row(self, grid, tables, derive, wide):
+        values = {**self.settings, "outside": self.pixels if wide else -1, "derive": int(derive), **tables}
+        values["grid"] = grid
         scratch = SCRATCH_BYTES // self.dtype.itemsize + 26 * CHUNK
-        work = self.n * self.points * (10 + self.taps * (2 + 2 * derive))
+        work = self.n * self.points * (3 + self.taps * (1 + derive))
         temporaries = ("at", "w", "dw") if derive else ("at", "w")
-        body = make_taps(self.dtype.name)
-        return Row(body, self.n * self.chunks, {**values, **tables, "grid": grid}, work, scratch, temporaries)
+        return Row(make_taps(self.dtype.name), self.n * self.chunks, values, work, scratch, temporaries)
 
     def layout_row(self, x, image):
         chunks = -(-self.spare // RUN)
-        values = {"channels": self.channels, "pixels": self.pixels, "spare": self.spare, "blocks": self.blocks}
-        values |= {"chunks": chunks, "first": x, "last": image}
-        work, scratch = self.n * self.channels * self.pixels * 0.3, self.vector**2
+        values = {**self.numbers, "chunks": chunks, "first": x, "last": image}
+        work = self.n * self.channels * self.pixels * 0.3
         body = make_layout(self.dtype.name)
-        return Row(body, self.n * self.blocks * chunks, values, work, scratch, ("last",))
+        return Row(body, self.n * self.blocks * chunks, values, work, self.vector**2, ("last",))
 
     def image(self):
         return Temporary(self.n * self.blocks * self.spare * self.vector, self.dtype)
 
-    def row(self, make, tiles, scratch, derive, x, y, grid, tables):
-        names = ("axes", "channels", "pixels", "spare", "points", "chunks", "blocks", "taps")
-        values = {name: getattr(self, name) for name in names} | {"x": x, "y": y, "grid": grid, **tables}
+    def row(self, body, tiles, scratch, wide, x, y, grid, tables):
+        values = {**self.numbers, "x": x, "y": y, "grid": grid, **tables}
         temporaries = [name for name in ("x", "at", "w", "dw") if isinstance(values[name], Temporary)]
-        work = self.n * self.points * self.taps * (4 + self.channels * (0.15 if self.wide else 1.0))
-        return Row(make(self.dtype.name), tiles, values, work, scratch, tuple(temporaries))
+        work = self.n * self.points * self.taps * (1 + self.channels * (0.2 if wide else 0.8))
+        return Row(body, tiles, values, work, scratch, tuple(temporaries))
 
 
-def forward_rows(size, mode, padding, align, x, grid, y):
-    """The rows that compute y, none of the arrays empty."""
-    call = _Call(size, mode, padding, align, x.shape, y.shape, y.dtype)
-    tables = call.tables(False)
-    rows = [call.taps_row(grid, tables, False)]
-    if not call.wide:
-        return [*rows, call.row(make_few_forward, call.n * call.chunks, 0, False, x, y, grid, tables)]
+@lru_cache(maxsize=256)
+def _call(*arguments):
+    return _Call(*arguments)
+
+
+def forward_rows(x, grid, y, settings):
+    """The rows that compute y, none of the arrays empty; settings: mode, padding, align."""
+    call = _call(*x.shape[:2], x.shape[2:], y.shape[2:], settings, y.dtype.name)
+    tables, wide = call.tables(False), call.wide and not call.nearest  # a single tap is gathered as quickly
+    rows = [call.taps_row(grid, tables, False, wide)]
+    if not wide:
+        make = make_nearest if call.nearest else make_few_forward
+        return [*rows, call.row(make(call.dtype.name), call.n * call.chunks, 0, False, x, y, grid, tables)]
     image, tiles, scratch = call.image(), call.n * call.blocks * call.chunks, 2 * call.vector**2
-    return [*rows, call.layout_row(x, image), call.row(make_forward, tiles, scratch, False, image, y, grid, tables)]
+    return [
+        *rows,
+        call.layout_row(x, image),
+        call.row(make_forward(call.dtype.name, call.taps), tiles, scratch, True, image, y, grid, tables),
+    ]
 
 
-def input_rows(size, mode, padding, align, gx, grid, gy):
-    """The rows that compute gx from gy."""
-    call = _Call(size, mode, padding, align, gx.shape, gy.shape, gy.dtype)
-    tables = call.tables(False)
-    rows = [call.taps_row(grid, tables, False)]
-    if not call.wide:
-        return [*rows, call.row(make_few_input, call.n * call.channels, 0, False, gx, gy, grid, tables)]
-    scratch = (call.spare + 2 * call.vector) * call.vector
-    return [*rows, call.row(make_input, call.n * call.blocks, scratch, False, gx, gy, grid, tables)]
-
-
-def grid_rows(size, mode, padding, align, x, grid, gy, g_grid):
-    """The rows that compute the gradient of the grid."""
-    call = _Call(size, mode, padding, align, x.shape, gy.shape, gy.dtype)
-    tables, tiles = call.tables(True), call.n * call.chunks
-    rows = [call.taps_row(grid, tables, True)]
-    if not call.wide:
-        scratch = 3 * call.vector
-        return [*rows, call.row(make_few_grid, tiles, scratch, True, x, gy, g_grid, tables)]
-    image, scratch = call.image(), (call.blocks + 1) * call.vector**2
-    return [*rows, call.layout_row(x, image), call.row(make_grid, tiles, scratch, True, image, gy, g_grid, tables)]
+def backward_rows(x, grid, gy, settings, gx, g_grid):
+    """The rows that compute gx and g_grid, either of which may be None."""
+    call = _call(*x.shape[:2], x.shape[2:], gy.shape[2:], settings, gy.dtype.name)
+    if g_grid is not None and call.nearest:
+        g_grid[...], g_grid = 0, None
+    tables, rows, wide = call.tables(g_grid is not None), [], call.wide
+    if gx is not None or g_grid is not None:
+        rows.append(call.taps_row(grid, tables, g_grid is not None, wide))
+    if gx is not None and wide:
+        scratch = (call.spare + 2 * call.vector) * call.vector
+        rows.append(
+            call.row(make_input(call.dtype.name, call.taps), call.n * call.blocks, scratch, True, gx, gy, grid, tables)
+        )
+    elif gx is not None:
+        rows.append(call.row(make_few_input(call.dtype.name), call.n * call.channels, 0, False, gx, gy, grid, tables))
+    if g_grid is not None and wide:
+        image, scratch = call.image(), (call.blocks + 1) * call.vector**2
+        rows.append(call.layout_row(x, image))
+        rows.append(
+            call.row(
+                make_grid(call.dtype.name, call.taps, call.axes),
+                call.n * call.chunks,
+                scratch,
+                True,
+                image,
+                gy,
+                g_grid,
+                tables,
+            )
+        )
+    elif g_grid is not None:
+        tiles, scratch = call.n * call.chunks, 3 * call.vector
+        rows.append(call.row(make_few_grid(call.dtype.name), tiles, scratch, False, x, gy, g_grid, tables))
+    return rows

@@ -126,6 +126,12 @@ def _pools() -> list[Operation]:
         row("avg adaptive 7x7, 512x16x16", operands=_image(512, 16), call=lambda F, x: F.adaptive_avg_pool2d(x, 7)),
         row("max adaptive 6x6, 128x64x64", operands=_image(128, 64), call=lambda F, x: F.adaptive_max_pool2d(x, 6)),
         row("max adaptive 7x7, 512x16x16", operands=_image(512, 16), call=lambda F, x: F.adaptive_max_pool2d(x, 7)),
+    ]
+
+
+def _other_pools() -> list[Operation]:
+    row = partial(Operation, "Pooling", goal=3)
+    return [
         row("lp 2x2 s2, 128x56x56", operands=_image(128, 56), call=lambda F, x: F.lp_pool2d(x, 2, 2)),
         row(
             "fractional max 2x2, 64x112x112 to 79x79",
@@ -229,6 +235,12 @@ def _special() -> list[Operation]:
             lambda C, x, offset, w, mask: C.deform_conv2d(x, offset, w, mask),
             ("x", "offset", "w", "mask"),
         ),
+    ]
+
+
+def _sums_and_shifts() -> list[Operation]:
+    row = partial(Operation, "Special convolutions")
+    return [
         row(
             "adder 3x3, 64x32x32",
             20,
@@ -260,6 +272,12 @@ def _special() -> list[Operation]:
             lambda C, x, displacement: C.active_shift2d(x, displacement),
             ("x", "displacement"),
         ),
+    ]
+
+
+def _by_position() -> list[Operation]:
+    row = partial(Operation, "Special convolutions")
+    return [
         row(
             "involution 7x7, 256x28x28, 16 groups",
             1,
@@ -430,4 +448,5 @@ def _activate(name, F, x):
 
 def read() -> list[Operation]:
     """All operations, in the order of the report."""
-    return [*_pools(), *_transposed(), *_special(), *_sampling(), *_resizing(), *_around()]
+    pools, special = [*_pools(), *_other_pools()], [*_special(), *_sums_and_shifts(), *_by_position()]
+    return [*pools, *_transposed(), *special, *_sampling(), *_resizing(), *_around()]

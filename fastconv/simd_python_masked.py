@@ -53,3 +53,8 @@ def add_squeezed(acc, c, ci, c_m, keep, places, v, mr, nr):
 def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr):
     for i, lanes, place in _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
         place[:] = acc[i][lanes]
+
+
+def pick_lanes(x, xi, places, pi, span):
+    run = base._take(x, xi, span * base.LANES)
+    return np.array([run[p] if p >= 0 else 0 for p in base._take(places, pi)], x.dtype)

@@ -2,8 +2,9 @@
 
 y[plane, z, i, j] = sum over taps a of z, b of i, c of j of D[z, a] H[i, b] W[j, c] x[plane, d[z, a], h[i, b], w[j, c]]
 
-The rows under an output row are combined first, then the combined row is resampled.  Taps are added in the order of the
-table.
+The rows under an output row are combined first, then the combined row is resampled: outputs are the lanes, whose taps
+lie close together and are picked from a few loaded vectors; where they lie too far apart, one output comes after the
+other.  Taps are added in the order of the table.
 """
 
 from dataclasses import dataclass
@@ -14,15 +15,20 @@ import numpy as np
 
 from .._jit import Block, helper, tile_body
 from ..driver import Row
-from ..simd import array_at, fields
+from ..simd import array_at, fields, lanes, load_vector
+from ..simd_permute import pick_lanes
+from ..simd_vector import fma_vector, mul_vector, store_window
 
 _TABLES = {
     name: kind for axis in "dhw" for name, kind in ((f"{axis}_at", "i8"), (f"{axis}_n", "i8"), (f"{axis}_w", None))
 }
 SeparableBlock = Block(
-    "Separable", {"x": None, "y": None, **_TABLES, "scratch": None}, "id ih iw od oh ow kd kh kw even rows part"
+    "Separable",
+    {"x": None, "y": None, **_TABLES, "bases": "i8", "places": "i4", "scratch": None},
+    "id ih iw od oh ow kd kh kw even rows part",
 )
 MOST_EVEN = 8  # taps of an axis up to which missing taps are filled up with weights 0
+SPANS = (2, 4)  # vectors that the taps of one vector of outputs may lie in
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +114,28 @@ def resample_row(out, s, a, at, weights, counts):
 
 
 @cache
-def make_separable(dtype):
-    KIND, ITEM = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize
+def make_picked(dtype, SPAN):
+    LANES = lanes(dtype)
+
+    @helper
+    def pick_row(y, o, s, start, a, bases, places, weights):
+        """y[o + j] = the sum over k of weights[k, j] s[start + base + places[k, j]], a base for each vector."""
+        pitch = (a.ow + LANES - 1) // LANES * LANES
+        for j in range(0, a.ow, LANES):
+            base = start + bases[np.uintp(j // LANES)]
+            total = mul_vector(load_vector(weights, j), pick_lanes(s, base, places, j, SPAN))
+            for k in range(pitch + j, a.kw * pitch, pitch):
+                total = fma_vector(load_vector(weights, k), pick_lanes(s, base, places, k, SPAN), total)
+            store_window(total, y, o + j, a.ow - j)
+
+    return pick_row
+
+
+@cache
+def make_separable(dtype, SPAN):
+    """SPAN: vectors in which the taps of one vector of outputs lie, 0 if there are too many."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    pick_row = make_picked(dtype, SPAN or 2)
 
     @tile_body(SeparableBlock, dtype)
     def resample_separable(block, tile, worker):
@@ -120,19 +146,49 @@ def make_separable(dtype):
         h_at, h_n = array_at(a.h_at, a.h_at_size, "i8"), array_at(a.h_n, a.h_n_size, "i8")
         w_at, w_n = array_at(a.w_at, a.w_at_size, "i8"), array_at(a.w_n, a.w_n_size, "i8")
         d_w, h_w = array_at(a.d_w, a.d_w_size, KIND), array_at(a.h_w, a.h_w_size, KIND)
-        w_w = array_at(a.w_w, a.w_w_size, KIND)
-        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.iw]
+        w_w, places = array_at(a.w_w, a.w_w_size, KIND), array_at(a.places, a.places_size, "i4")
+        bases = array_at(a.bases, a.bases_size, "i8")
+        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             plane, z, i = r // (a.od * a.oh), r // a.oh % a.od, r % a.oh
             out = y[r * a.ow : (r + 1) * a.ow]
-            if d_n[z] == 1 and h_n[i] == 1 and d_w[z * a.kd] * h_w[i * a.kh] == 1:
-                at = ((plane * a.id + d_at[z * a.kd]) * a.ih + h_at[i * a.kh]) * a.iw
-                resample_row(out, x[at : at + a.iw], a, w_at, w_w, w_n)
+            single = d_n[z] == 1 and h_n[i] == 1 and d_w[z * a.kd] * h_w[i * a.kh] == 1
+            at = ((plane * a.id + d_at[z * a.kd]) * a.ih + h_at[i * a.kh]) * a.iw
+            if single and (SPAN == 0 or a.iw >= SPAN * LANES):
+                if SPAN:
+                    pick_row(y, r * a.ow, x, at, a, bases, places, w_w)
+                else:
+                    resample_row(out, x[at : at + a.iw], a, w_at, w_w, w_n)
             else:
                 combine_rows(s, x, a, d_at, d_w, d_n, h_at, h_w, h_n, plane, z, i)
-                resample_row(out, s, a, w_at, w_w, w_n)
+                if SPAN:
+                    pick_row(y, r * a.ow, s, 0, a, bases, places, w_w)
+                else:
+                    resample_row(out, s, a, w_at, w_w, w_n)
 
     return resample_separable
+
+
+def _picked(axis, vector):
+    """(span, bases, places, weights) of an axis for `pick_row`, or None if its taps lie too far apart.
+
+    places: of each tap and output, -1 for a tap that an output does not have; both tables in whole vectors.
+    """
+    taken = np.arange(axis.taps) < axis.counts[:, None]
+    pitch = -(-axis.out // vector) * vector
+    low, high = np.full(pitch, axis.size), np.full(pitch, -1)
+    low[: axis.out] = np.where(taken, axis.at, axis.size).min(1, initial=axis.size)
+    high[: axis.out] = np.where(taken, axis.at, -1).max(1, initial=-1)
+    low, high = low.reshape(-1, vector).min(1), high.reshape(-1, vector).max(1)
+    widest = int((high - low).max(initial=0)) + 1
+    span = next((span for span in SPANS if widest <= span * vector), None)
+    if span is None or axis.taps > MOST_EVEN:
+        return None
+    bases = np.clip(low, 0, max(0, axis.size - span * vector))
+    places, weights = np.full((axis.taps, pitch), -1, np.int32), np.zeros((axis.taps, pitch))
+    places[:, : axis.out] = np.where(taken, axis.at - bases.repeat(vector)[: axis.out, None], -1).T
+    weights[:, : axis.out] = np.where(taken, axis.weights, 0).T
+    return span, bases.astype(np.int64), places.ravel(), weights.ravel()
 
 
 def tables(axes, dtype):
@@ -144,13 +200,19 @@ def tables(axes, dtype):
         values[f"{name}_n"] = np.ascontiguousarray(axis.counts, np.int64)
         values.update({f"i{name}": axis.size, f"o{name}": axis.out, f"k{name}": axis.taps})
     even = axes[2].taps <= MOST_EVEN and axes[2].counts.min(initial=1) > 0
-    return {**values, "even": int(even)}
+    picked = _picked(axes[2], lanes(dtype))
+    span, bases, places, weights = picked or (0, np.zeros(1, np.int64), np.zeros(1, np.int32), values["w_w"])
+    values["w_w"] = np.ascontiguousarray(weights, dtype)
+    return {**values, "even": int(even), "span": span, "bases": bases, "places": places}
 
 
 def row(values, x, y):
     """The row that computes y from x, for the `tables` of three axes."""
-    rows = prod(y.shape[:-1])
-    row_work = 30 + 0.1 * values["kd"] * values["kh"] * values["iw"] + 0.6 * values["kw"] * values["ow"]
+    rows, span = prod(y.shape[:-1]), values["span"]
+    row_work = (
+        20 + 0.05 * values["kd"] * values["kh"] * values["iw"] + (0.15 if span else 0.6) * values["kw"] * values["ow"]
+    )
     part = max(1, min(rows, int(20_000 / row_work)))
     numbers = {**values, "x": x, "y": y, "rows": rows, "part": part}
-    return Row(make_separable(x.dtype.name), -(-rows // part), numbers, rows * row_work, values["iw"])
+    scratch = max(values["iw"], span * lanes(x.dtype))
+    return Row(make_separable(x.dtype.name, span), -(-rows // part), numbers, rows * row_work, scratch)

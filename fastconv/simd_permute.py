@@ -8,7 +8,20 @@ from numba.core import types
 
 from . import _config
 from .simd_isa import isa
-from .simd_place import Place, _call, _const, _i32, _i64, _literals, _suffix, _vec_of, operation
+from .simd_place import (
+    Place,
+    _between,
+    _call,
+    _clip,
+    _const,
+    _i32,
+    _i64,
+    _literals,
+    _suffix,
+    _vec_of,
+    operation,
+)
+from .simd_window import _interleave
 
 
 def _permuted(b, vec, first, second, place):
@@ -52,3 +65,27 @@ def pick_lanes(typing, x, xi, places, pi, SPAN):
         return b.select(mask, value, _const(vec, 0.0))
 
     return vec(x, types.intp, places, types.intp, SPAN), codegen
+
+
+@operation
+def store_interleaved(typing, c, ci, c_m, y, yi, low, high, ROWS):
+    """y[yi + i*ROWS + m] = c[ci + m*c_m + i] for m < ROWS and i < LANES, where low <= i*ROWS + m < high."""
+    sizes = _literals(ROWS)
+    if sizes is None:
+        return None
+    rows, vec = sizes[0], _vec_of(c)
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, c, args[0], args[1]), Place(context, b, y, args[3], args[4])
+        loaded = [source.load(b.mul(args[2], _i64(m))) for m in range(rows)]
+        for p, value in enumerate(_interleave(b, vec, loaded)):
+            first = p * vec.lanes
+            if _config.DEBUG:
+                low, high = (_clip(b, b.sub(v, _i64(first)), _i64(0), _i64(vec.lanes)) for v in args[5:7])
+                with b.if_then(b.icmp_signed("<", low, high)):
+                    target.scalar(b.add(_i64(first), low))
+                    target.scalar(b.add(_i64(first), b.sub(high, _i64(1))))
+            target.masked_store(value, _i64(first), _between(b, vec, *args[5:7], first))
+        return context.get_dummy_value()
+
+    return types.void(c, *[types.intp] * 2, y, *[types.intp] * 3, ROWS), codegen

@@ -4,12 +4,15 @@
 figure, which a notebook shows and `.savefig(path)` writes.  Needs the extra `plot`.
 """
 
+from .bars import timing_bars
 from .confusion import confusion_matrix
 from .costs import cost_picture, summary_picture
 from .curves import learning_curve, line_plot
 from .fields import field_picture
 from .network import network_picture
+from .pooling import gallery, value_grids
 from .profile import profile_picture
+from .roofline import roofline_plot
 from .style import Picture, panels
 
 __all__ = [
@@ -17,10 +20,14 @@ __all__ = [
     "confusion_matrix",
     "cost_picture",
     "field_picture",
+    "gallery",
     "learning_curve",
     "line_plot",
     "network_picture",
     "panels",
     "profile_picture",
+    "roofline_plot",
     "summary_picture",
+    "timing_bars",
+    "value_grids",
 ]

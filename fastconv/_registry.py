@@ -22,6 +22,7 @@ class Impl:
     rank: int
     device: str
     epilogue = False  # whether `emit` honours the buffer "epilogue" (specs.Epilogue)
+    repeatable = True  # whether what `emit` gives depends only on which buffers there are, not on what they hold
 
     @staticmethod
     def when(spec):

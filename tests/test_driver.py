@@ -303,9 +303,9 @@ def parallel_runs(monkeypatch):
     runs = []
     original = driver._run_with_threads
 
-    def watched(program, workers, *rest):
-        runs.append(workers)
-        return original(program, workers, *rest)
+    def watched(*arguments):
+        runs.append(arguments[-1])
+        return original(*arguments)
 
     monkeypatch.setattr(driver, "_run_with_threads", watched)
     return runs

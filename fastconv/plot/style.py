@@ -86,7 +86,7 @@ def lighten(axis, grid="both"):
 
 
 def log_scale(axis, which):
-    """Make axes ("", "x", "y" or "xy") logarithmic; those of less than three decades get more numbers, written plainly."""
+    """Make axes ("", "x", "y" or "xy") logarithmic; those of less than three decades get more, plain numbers."""
     for name, ticks in (("x", axis.xaxis), ("y", axis.yaxis)):
         if name not in which:
             continue

@@ -30,7 +30,7 @@ from numba import prange
 
 from . import _config, _jit, _memory
 from ._jit import TileBody
-from .simd import call_body, fetch_add
+from .simd_sync import call_body, fetch_add, wait_until
 
 _REAL, _REAL_BITS = struct.Struct("=d"), struct.Struct("=q")  # a real number travels in a field of whole-number bits
 
@@ -69,20 +69,36 @@ def _run_serial(program):
             call_body(program[row, 0], program[row, 1], tile, 0)
 
 
+_APART = 8  # counters lie in cache lines of their own
+
+
 @_jit.cached(parallel=True)
 def _run_parallel(program, counters, workers):
-    """Parallel over: the tiles of one row; a worker takes the next tile that nobody has taken."""
-    for row in range(program.shape[0]):
-        body, block, tiles = program[row, 0], program[row, 1], program[row, 2]
-        if program[row, 3] == 0:
-            for tile in range(tiles):
-                call_body(body, block, tile, 0)
-        else:
-            for worker in prange(workers):
-                tile = fetch_add(counters, row, 1)
-                while tile < tiles:
-                    call_body(body, block, tile, worker)
-                    tile = fetch_add(counters, row, 1)
+    """Parallel over: workers, each of which goes through all rows, waiting after each until all its tiles are done.
+
+    A worker takes the tiles of its own share, in order, then what is left of the others' shares: the same part of one
+    row's output and the next row's input is so mostly in the same core's cache.  Nobody waits for a worker to arrive,
+    only for the tiles that it has taken: if the operating system gives a thread no core, the others do its work.
+    Counters of a row: the tiles that are done, then those that are taken of each share.
+    """
+    for worker in prange(workers):
+        for row in range(program.shape[0]):
+            body, block, tiles = program[row, 0], program[row, 1], program[row, 2]
+            shares = workers if program[row, 3] else 1
+            done, first = 0, row * (workers + 1) * _APART
+            for other in range(shares):
+                share = (worker + other) % shares
+                start, end = share * tiles // shares, (share + 1) * tiles // shares
+                step = 1 if program[row, 3] else tiles
+                tile = start + fetch_add(counters, first + (share + 1) * _APART, step)
+                while tile < end:
+                    for each in range(tile, tile + step):
+                        call_body(body, block, each, worker)
+                    done += step
+                    tile = start + fetch_add(counters, first + (share + 1) * _APART, step)
+            if done:
+                fetch_add(counters, first, done)
+            wait_until(counters, first, tiles)
 
 
 # ---- threads
@@ -208,9 +224,15 @@ def _usable_threads():
     return 1 if _threads.serial_because or _config.DEBUG or not _jit.JIT else _threads.count
 
 
-def _is_wide(row):
-    """Whether a row's tiles are worth spreading over threads."""
-    return row.tiles > 1 and row.work > _config.PARALLEL_US * 1000
+_SHARED_US = 4  # a row of more is worth sharing once the threads are awake
+
+
+def _are_wide(rows, threads):
+    """For each row, whether its tiles are spread over threads: none if all that can be are too little to wake them."""
+    if threads < 2 or sum(row.work for row in rows if row.tiles > 1) <= _config.PARALLEL_US * 1000:
+        return [False] * len(rows)
+    least = min(_SHARED_US, _config.PARALLEL_US) * 1000
+    return [row.tiles > 1 and row.work > least for row in rows]
 
 
 def _with_temporaries(rows, make):
@@ -236,7 +258,7 @@ def launch(*rows):
     if not rows:
         return
     threads = _usable_threads()
-    split = [threads > 1 and _is_wide(row) for row in rows]
+    split = _are_wide(rows, threads)
     parallel = any(split) and _threads.lock.acquire(blocking=False)
     try:
         workers = threads if parallel else 1
@@ -283,7 +305,7 @@ class Program:
         self.counts = [int(row.tiles > 0 and not any(row is other for other in constant)) for row in rows]
         self._rows = [row for row, count in zip(rows, self.counts, strict=True) if count]
         self.threads = _usable_threads()
-        self._split = [self.threads > 1 and _is_wide(row) for row in self._rows]
+        self._split = _are_wide(self._rows, self.threads)
         workers = self.threads if any(self._split) else 1
         scratch, part = _scratch(self._rows, workers)
         blocks, starts = _blocks(self._rows, scratch, part)
@@ -364,7 +386,7 @@ def _run_with_threads(program, workers):
     if before != workers:
         numba.set_num_threads(workers)
     try:
-        _run_parallel(program, np.zeros(len(program), np.int64), workers)
+        _run_parallel(program, np.zeros(len(program) * (workers + 1) * _APART, np.int64), workers)
     finally:
         if before != workers:
             numba.set_num_threads(before)

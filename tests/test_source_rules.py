@@ -80,7 +80,7 @@ ANYTHING = {"__init__", "__main__", "checkpoint", "cli", "plot", "state", "summa
 THIRD_PARTY = {
     "numba": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
     "llvmlite": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
-    "matplotlib": r"plot\.py",
+    "matplotlib": r"plot/style\.py",
     "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
     "onnx": r"onnx/.*",

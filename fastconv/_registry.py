@@ -21,6 +21,7 @@ class Impl:
     operation: str
     rank: int
     epilogue = False  # whether `emit` honours the buffer "epilogue" (specs.Epilogue)
+    repeatable = True  # whether what `emit` gives depends only on which buffers there are, not on what they hold
 
     @staticmethod
     def when(spec):

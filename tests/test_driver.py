@@ -295,9 +295,9 @@ def parallel_runs(monkeypatch):
     runs = []
     original = driver._run_with_threads
 
-    def watched(program, workers, *rest):
-        runs.append(workers)
-        return original(program, workers, *rest)
+    def watched(*arguments):
+        runs.append(arguments[-1])
+        return original(*arguments)
 
     monkeypatch.setattr(driver, "_run_with_threads", watched)
     return runs
@@ -333,10 +333,9 @@ def test_more_workers_than_threads_do_all_the_work():
     x = np.arange(1000, dtype=np.float32)
     y = np.empty_like(x)
     values = {"x": x, "y": y, "n": 1000, "part": 10, "factor": 2.0}
-    body = make_scale("float32")
-    blocks, _ = driver._blocks([Row(body, 100, values, BIG)], np.empty(0, np.uint8), None)
-    lines = [(body.address, blocks.ctypes.data, 100, wide) for wide in (1, 0, 1)]
-    driver._run_parallel(np.array(lines, np.int64), np.zeros(3 * 6 * driver._APART, np.int64), 5)
+    rows = [Row(make_scale("float32"), 100, values, BIG)] * 3
+    image = driver._make_image(rows, [True, False, True], 0, None, 5)
+    driver._run_parallel(image, 0, 3, 5)
     np.testing.assert_array_equal(y, 2 * x)
 
 

@@ -109,6 +109,11 @@ def is_grad_enabled() -> bool:
     return _state.grad_enabled
 
 
+def is_watched() -> bool:
+    """Whether ops called now, in this thread, are told to a callback of `capture`."""
+    return _state.callback is not None
+
+
 @contextlib.contextmanager
 def capture(callback):
     """Call `callback(op, args, outputs)` after every op applied in this thread while the context is open.

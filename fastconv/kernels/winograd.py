@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import _memory, driver
+from .. import driver
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
-from ..driver import Row, launch
+from ..driver import Row, Temporary, launch
 from ..simd import array_at, fields, isa, lanes, transpose_block
 from ..simd_winograd import winograd_weights
 from ..specs import NO_EPILOGUE
@@ -269,12 +269,12 @@ def emit(problem, M, x, w, u, bias, y, epilogue):
     """The rows of a problem; u: packed weights, or None to pack w first."""
     rows = ()
     if u is None:
-        u = _memory.empty((packed_size(problem, M),), problem.dtype)
-        rows = (pack_row(problem, M, w, u),)
+        u = Temporary(packed_size(problem, M), problem.dtype)
+        rows = (pack_row(problem, M, w, u)._replace(temporaries=("u",)),)
     body, tiles, numbers, scratch = _plan(problem, M, driver.get_num_threads())
     values = {"x": x, "u": u, "bias": bias, "y": y, **numbers}
     values |= {"low": epilogue.low, "high": epilogue.high, "accumulate": int(epilogue.accumulate)}
-    return (*rows, Row(body, tiles, values, _cost(problem, M), scratch))
+    return (*rows, Row(body, tiles, values, _cost(problem, M), scratch, ("u",) if rows else ()))
 
 
 PACK_NANOSECONDS = 150  # to transform the weights of STRIP output channels

@@ -63,9 +63,12 @@ class Module:
 
     def __call__(self, *args, **kwargs) -> Any:
         out = self.forward(*args, **kwargs)
-        if is_grad_enabled() or any(isinstance(a, Variable) for a in (*args, *kwargs.values())):
+        if is_grad_enabled():
             return out
-        return _arrays(out)
+        for a in (*args, *kwargs.values()):
+            if isinstance(a, Variable):
+                return out
+        return out if isinstance(out, np.ndarray) else _arrays(out)
 
     # -- attributes --------------------------------------------------------------------------------------------------
 

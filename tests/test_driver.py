@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import threading
 
 import numpy as np
@@ -21,10 +22,17 @@ needs_threads = pytest.mark.skipif(MOST < 2 or not _jit.JIT or _config.DEBUG, re
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
+def choose(layer):
+    """The environment that chooses a threading layer; TBB comes as a package, in a folder that nobody searches."""
+    folders = (f"{sys.prefix}/lib", os.environ.get("LD_LIBRARY_PATH"))
+    path = {"LD_LIBRARY_PATH": ":".join(filter(None, folders))} if layer == "tbb" else {}
+    return {"NUMBA_THREADING_LAYER": layer, **path}
+
+
 @functools.cache
 def layer_problem(layer):
     """Why a threading layer can't be used here, or None."""
-    done = python("from tests.sample_kernels import run_churn; run_churn(range(9), 9)", NUMBA_THREADING_LAYER=layer)
+    done = python("from tests.sample_kernels import run_churn; run_churn(range(9), 9)", **choose(layer))
     return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
@@ -36,7 +44,7 @@ def layer(request):
     problem = layer_problem(request.param)
     if problem:
         pytest.skip(f"{request.param}: {problem}")
-    return {"NUMBA_THREADING_LAYER": request.param}
+    return choose(request.param)
 
 
 @pytest.fixture

@@ -15,8 +15,14 @@ def line_plot(series, *, x, y, title=None, log="", axis=None, markers=True):
         axis = panels(width=6, height=3.6)[1][0, 0]
     for (name, (xs, ys)), (shade, dashes, marker) in zip(series.items(), MARKS, strict=False):
         axis.plot(xs, ys, color=shade, linestyle=dashes, marker=marker if markers else None, markersize=4, label=name)
+    places = sorted({float(place) for xs, _ in series.values() for place in xs})
+    if all(place.is_integer() for place in places):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "x" in log:
         axis.set_xscale("log")
+        if len(places) <= 10:  # the few places that were chosen say more than powers of ten
+            axis.set_xticks(places, [f"{place:g}" for place in places])
+            axis.set_xticks([], minor=True)
     if "y" in log:
         axis.set_yscale("log")
     label(lighten(axis), title=title, x=x, y=y)

@@ -326,6 +326,27 @@ def test_small_work_runs_serially(parallel_runs, threads):
     assert parallel_runs == [2]
 
 
+def test_small_rows_share_threads_that_are_awake():
+    def row(tiles, work):
+        return Row(make_scale("float32"), tiles, {}, work)
+
+    assert driver._are_wide([row(8, 5e4), row(1, 5e4), row(8, 2e4), row(8, 1e3)], 2) == [True, False, True, False]
+    assert driver._are_wide([row(8, 5e4), row(1, 5e4)], 2) == [False, False]
+    assert driver._are_wide([row(8, 5e4), row(8, 5e4)], 1) == [False, False]
+
+
+@needs_threads
+def test_more_workers_than_threads_do_all_the_work():
+    """Workers that come one after the other, as where the operating system gives a program one core."""
+    x = np.arange(1000, dtype=np.float32)
+    y = np.empty_like(x)
+    values = {"x": x, "y": y, "n": 1000, "part": 10, "factor": 2.0}
+    rows = [Row(make_scale("float32"), 100, values, BIG)] * 3
+    image = driver._make_image(rows, [True, False, True], 0, None, 5)
+    driver._run_parallel(image, 0, 3, 5)
+    np.testing.assert_array_equal(y, 2 * x)
+
+
 @needs_threads
 def test_threshold_from_the_environment(parallel_runs, monkeypatch, threads):
     threads(2)

@@ -432,29 +432,3 @@ def transpose_block(typing, x, xi, x_row, y, yi, y_row):
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.intp, y, types.intp, types.intp), codegen
-
-
-# ---- for the driver
-
-
-@operation
-def call_body(typing, body, block, tile, worker):
-    """Call the tile body at an address."""
-
-    def codegen(context, b, sig, args):
-        function = ir.FunctionType(ir.VoidType(), [_i64] * 3)
-        b.call(b.inttoptr(args[0], function.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
-
-
-@operation
-def fetch_add(typing, counters, index, amount):
-    """Add to counters[index] atomically; the value before."""
-
-    def codegen(context, b, sig, args):
-        data = context.make_array(counters)(context, b, args[0]).data
-        return b.atomic_rmw("add", b.gep(data, [args[1]]), args[2], "monotonic")
-
-    return types.intp(counters, types.intp, types.intp), codegen

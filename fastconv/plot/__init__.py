@@ -7,7 +7,7 @@ figure, which a notebook shows and `.savefig(path)` writes.  Needs the extra `pl
 from .bars import timing_bars
 from .confusion import confusion_matrix
 from .costs import cost_picture, summary_picture
-from .curves import learning_curve, line_plot
+from .curves import learning_curve, line_plot, point_plot
 from .fields import field_picture
 from .network import network_picture
 from .pooling import gallery, value_grids
@@ -25,6 +25,7 @@ __all__ = [
     "line_plot",
     "network_picture",
     "panels",
+    "point_plot",
     "profile_picture",
     "roofline_plot",
     "summary_picture",

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 __all__ = ["DIVERGING", "INK", "MARKS", "SHADES", "STYLE", "Axes", "MaxNLocator", "Picture", "Rectangle", "image_on"]
 
@@ -83,6 +83,16 @@ def lighten(axis, grid="both"):
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     return axis
+
+
+def log_scale(axis, which):
+    """Logarithmic axes ("", "x", "y" or "xy") with plain numbers at 1, 2 and 5 of every decade."""
+    for name in which:
+        scale, ticks = (axis.set_xscale, axis.xaxis) if name == "x" else (axis.set_yscale, axis.yaxis)
+        scale("log")
+        ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ticks.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ticks.set_minor_locator(NullLocator())
 
 
 def legend(axis, **options):

@@ -30,7 +30,7 @@ from numba import prange
 
 from . import _config, _jit, _memory
 from ._jit import TileBody
-from .simd import call_body, fetch_add
+from .simd_sync import call_body, fetch_add, wait_until
 
 _REAL, _REAL_BITS = struct.Struct("=d"), struct.Struct("=q")  # a real number travels in a field of whole-number bits
 
@@ -65,7 +65,7 @@ class Temporary:
 #     rows n, moved fields m, where bases begin, where counters begin
 #     n lines: body address, where the row's block begins, number of tiles, whether to run them in parallel
 #     m moved fields: where in the image, offset, number of the base it is added to
-#     blocks, bases (addresses of the memory of one run), counters (a cache line apart from what all workers read)
+#     blocks, bases (addresses of the memory of one run), counters (each a cache line apart; of parallel runs alone)
 
 _HEAD, _LINE, _MOVED, _APART = 4, 4, 3, 8
 
@@ -90,22 +90,36 @@ def _run_serial(image, first, last):
 
 @_jit.cached(parallel=True)
 def _run_parallel(image, first, last, workers):
-    """Parallel over: the tiles of one row; a worker takes the next tile that nobody has taken."""
+    """Parallel over: workers, each of which goes through all rows, waiting after each until all its tiles are done.
+
+    A worker takes the tiles of its own share, in order, then what is left of the others' shares: the same part of one
+    row's output and the next row's input is so mostly in the same core's cache.  Nobody waits for a worker to arrive,
+    only for the tiles that it has taken: if the operating system gives a thread no core, the others do its work.
+    Counters of a row: the tiles that are done, then those that are taken of each share.
+    """
     _place(image)
-    base = image.ctypes.data
-    for row in range(first, last):
-        line, counter = _HEAD + _LINE * row, image[3] + row
-        body, block, tiles = image[line], base + 8 * image[line + 1], image[line + 2]
-        if image[line + 3] == 0:
-            for tile in range(tiles):
-                call_body(body, block, tile, 0)
-        else:
-            image[counter] = 0
-            for worker in prange(workers):
-                tile = fetch_add(image, counter, 1)
-                while tile < tiles:
-                    call_body(body, block, tile, worker)
-                    tile = fetch_add(image, counter, 1)
+    base, each = image.ctypes.data, (workers + 1) * _APART
+    for counter in range(image[3] + first * each, image[3] + last * each, _APART):
+        image[counter] = 0
+    for worker in prange(workers):
+        for row in range(first, last):
+            line, done = _HEAD + _LINE * row, image[3] + row * each
+            body, block, tiles = image[line], base + 8 * image[line + 1], image[line + 2]
+            shares, run = (workers, 1) if image[line + 3] else (1, tiles)
+            finished = 0
+            for other in range(shares):
+                share = (worker + other) % shares
+                start, end = share * tiles // shares, (share + 1) * tiles // shares
+                taken = done + (share + 1) * _APART
+                tile = start + fetch_add(image, taken, run)
+                while tile < end:
+                    for part in range(tile, tile + run):
+                        call_body(body, block, part, worker)
+                    finished += run
+                    tile = start + fetch_add(image, taken, run)
+            if finished:
+                fetch_add(image, done, finished)
+            wait_until(image, done, tiles)
 
 
 # ---- threads
@@ -222,8 +236,8 @@ def _block(row, base, part):
     return fields + [_REAL_BITS.unpack(_REAL.pack(values[name]))[0] for name in block.reals]
 
 
-def _make_image(rows, split, base, part, bases=0, move=None):
-    """The image of rows; split: whether each runs in parallel; base, part: as for `_block`.
+def _make_image(rows, split, base, part, workers, bases=0, move=None):
+    """The image of rows; split: whether each runs in parallel; base, part: as for `_block`; workers: at most.
 
     move(address) gives (number of the base, its address) for buffers in memory that changes from run to run, or None.
     """
@@ -247,7 +261,7 @@ def _make_image(rows, split, base, part, bases=0, move=None):
         image += (starts[number] + field, offset, region)
     for block in blocks:
         image += block
-    image += [0] * (bases + 2 * _APART + len(rows))
+    image += [0] * (bases + 2 * _APART + len(rows) * (workers + 1) * _APART * (workers > 1))
     return np.array(image, np.int64)
 
 
@@ -255,9 +269,15 @@ def _usable_threads():
     return 1 if _threads.serial_because or _config.DEBUG or not _jit.JIT else _threads.count
 
 
-def _is_wide(row):
-    """Whether a row's tiles are worth spreading over threads."""
-    return row.tiles > 1 and row.work > _config.PARALLEL_US * 1000
+_SHARED_US = 4  # a row of more is worth sharing once the threads are awake
+
+
+def _are_wide(rows, threads):
+    """For each row, whether its tiles are spread over threads: none if all that can be are too little to wake them."""
+    if threads < 2 or sum(row.work for row in rows if row.tiles > 1) <= _config.PARALLEL_US * 1000:
+        return [False] * len(rows)
+    least = min(_SHARED_US, _config.PARALLEL_US) * 1000
+    return [row.tiles > 1 and row.work > least for row in rows]
 
 
 def _with_temporaries(rows, make):
@@ -283,12 +303,14 @@ def launch(*rows):
     if not rows:
         return
     threads = _usable_threads()
-    split = [threads > 1 and _is_wide(row) for row in rows]
+    split = _are_wide(rows, threads)
     parallel = any(split) and _threads.lock.acquire(blocking=False)
     try:
-        nbytes, part = _scratch_sizes(rows, threads if parallel else 1)
+        workers = threads if parallel else 1
+        nbytes, part = _scratch_sizes(rows, workers)
         scratch = _memory.borrow(nbytes)
-        _run(_make_image(rows, split, _memory.address(scratch), part), rows, 0, len(rows), threads if parallel else 1)
+        image = _make_image(rows, split, _memory.address(scratch), part, workers)
+        _run(image, rows, 0, len(rows), workers)
         _memory.give_back(scratch)
     finally:
         if parallel:
@@ -314,8 +336,9 @@ class Program:
         self.counts = [int(row.tiles > 0 and not any(row is other for other in constant)) for row in rows]
         self._rows = [row for row, count in zip(rows, self.counts, strict=True) if count]
         self.threads = _usable_threads()
-        self._split = [self.threads > 1 and _is_wide(row) for row in self._rows]
-        nbytes, part = _scratch_sizes(self._rows, self.threads if any(self._split) else 1)
+        self._split = _are_wide(self._rows, self.threads)
+        workers = self.threads if any(self._split) else 1
+        nbytes, part = _scratch_sizes(self._rows, workers)
         scratch = np.empty(nbytes, np.uint8)  # nobody touches it: it only lends its addresses
         spans.append(_span(scratch))
 
@@ -323,7 +346,7 @@ class Program:
             region = _region(address, spans)
             return None if region is None else (region, spans[region][0])
 
-        self._image = _make_image(self._rows, self._split, spans[-1][0], part, len(spans), move)
+        self._image = _make_image(self._rows, self._split, spans[-1][0], part, workers, len(spans), move)
         self._idle = []  # copies of the image that no run is using
         self._own = [(number, place) for number, place in enumerate(_places(held, nbytes), len(memory))]
         self._own_bytes = self._own[-1][1] + nbytes

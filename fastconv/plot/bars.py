@@ -40,8 +40,9 @@ def timing_bars(times, *, x="time (ms)", title=None, form=None, axis=None, log=F
     axis.set_yticks(range(len(groups)), list(groups))
     axis.invert_yaxis()
     axis.margins(x=0.12, y=0.02)
-    if len(parts) > 1:
-        legend(axis, loc="best")
+    if len(parts) > 1:  # above the bars, below the title
+        legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(parts))
+        axis.set_title(title or "", fontsize=STYLE["title"], pad=22)
     return axis.figure
 
 

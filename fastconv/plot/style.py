@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 __all__ = ["DIVERGING", "INK", "MARKS", "SHADES", "STYLE", "Axes", "MaxNLocator", "Picture", "Rectangle", "image_on"]
 
@@ -86,13 +86,16 @@ def lighten(axis, grid="both"):
 
 
 def log_scale(axis, which):
-    """Logarithmic axes ("", "x", "y" or "xy") with plain numbers at 1, 2 and 5 of every decade."""
-    for name in which:
-        scale, ticks = (axis.set_xscale, axis.xaxis) if name == "x" else (axis.set_yscale, axis.yaxis)
-        scale("log")
-        ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ticks.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ticks.set_minor_locator(NullLocator())
+    """Make axes ("", "x", "y" or "xy") logarithmic; those of less than three decades get more, plain numbers."""
+    for name, ticks in (("x", axis.xaxis), ("y", axis.yaxis)):
+        if name not in which:
+            continue
+        (axis.set_xscale if name == "x" else axis.set_yscale)("log")
+        low, high = sorted(ticks.get_view_interval())
+        if high < 1000 * low:
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ticks.set_major_formatter(FormatStrFormatter("%g"))
+            ticks.set_minor_formatter(NullFormatter())
 
 
 def legend(axis, **options):

@@ -19,6 +19,8 @@ _ALIGN = 64
 _lock = threading.Lock()
 _free = {}  # size class -> list of raw arrays, the class used last at the end
 _kept = 0  # bytes in _free
+_working = []  # working memory that nobody uses: as many pieces as calls have run at once
+_MOST_WORKING = 1 << 26  # bytes of a piece that is kept
 
 
 _bytes = (ctypes.c_char * 0).from_buffer
@@ -122,12 +124,33 @@ def zeros(shape, dtype):
     return array
 
 
+def borrow(nbytes):
+    """Aligned working memory of at least this size, until `give_back`: the piece given back last, which is still in the
+    caches, made larger where it is too small."""
+    try:
+        piece = _working.pop()
+    except IndexError:
+        piece = None
+    if piece is None or piece.nbytes < nbytes:
+        raw = np.empty(nbytes + _ALIGN, np.uint8)
+        skip = -address(raw) % _ALIGN
+        piece = raw[skip : skip + nbytes]
+    return piece
+
+
+def give_back(piece):
+    """Let the next `borrow` have this working memory.  Very large ones go, as does all where nothing is to be kept."""
+    if piece.nbytes <= min(_MOST_WORKING, _config.POOL_BYTES):
+        _working.append(piece)
+
+
 def release():
     """Give every kept buffer back to the operating system."""
     global _kept
     with _lock:
         _free.clear()
         _kept = 0
+    _working.clear()
 
 
 def kept_bytes():

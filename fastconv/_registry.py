@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from . import _config
 
-_implementations = {}  # operation -> implementations in rank order
+_implementations = {}  # (operation, device) -> implementations in rank order
 
 
 class Impl:
@@ -20,7 +20,9 @@ class Impl:
     name: str
     operation: str
     rank: int
+    device: str
     epilogue = False  # whether `emit` honours the buffer "epilogue" (specs.Epilogue)
+    repeatable = True  # whether what `emit` gives depends only on which buffers there are, not on what they hold
 
     @staticmethod
     def when(spec):
@@ -51,7 +53,8 @@ class Impl:
 
     @staticmethod
     def emit(spec, buffers):
-        """The rows of a program (`driver.Row`) that compute the operation on the buffers (name -> array)."""
+        """The rows of a program (`driver.Row`, on a device `kernels.cuda.launch.Row`) that compute the operation on the
+        buffers (name -> array)."""
         raise NotImplementedError
 
 
@@ -63,12 +66,12 @@ class Candidate(NamedTuple):
     cost: float | None
 
 
-def implements(operation, rank):
+def implements(operation, rank, device="cpu"):
     """A class decorator: register an implementation.  Its name is the function-like `name` attribute it declares."""
 
     def register(impl):
-        impl.operation, impl.rank = operation, rank
-        known = _implementations.setdefault(operation, [])
+        impl.operation, impl.rank, impl.device = operation, rank, device
+        known = _implementations.setdefault((operation, device), [])
         if any(other.name == impl.name for other in known):
             raise ValueError(f"{operation} already has an implementation named {impl.name}")
         known.append(impl)
@@ -80,20 +83,20 @@ def implements(operation, rank):
     return register
 
 
-def operations():
-    """The names of all operations that have implementations."""
-    return tuple(_implementations)
+def operations(device="cpu"):
+    """The names of all operations that have implementations on a device."""
+    return tuple(operation for operation, where in _implementations if where == device)
 
 
-def implementations(operation):
-    """All implementations of an operation, in rank order."""
-    return tuple(_implementations.get(operation, ()))
+def implementations(operation, device="cpu"):
+    """All implementations of an operation on a device, in rank order."""
+    return tuple(_implementations.get((operation, device), ()))
 
 
-def candidates(operation, spec, packed=False):
+def candidates(operation, spec, packed=False, device="cpu"):
     """What each implementation says to a spec, in rank order; packed: whether weights are packed beforehand."""
     answers = []
-    for impl in implementations(operation):
+    for impl in implementations(operation, device):
         refusal, cost = impl.when(spec), None
         if refusal is None:
             cost = impl.cost(spec) + (0 if packed else impl.pack_cost(spec))
@@ -112,23 +115,25 @@ def _check_names(forced):
 
 
 @lru_cache(maxsize=4096)
-def _select(operation, spec, forced, packed):
+def _select(operation, spec, forced, packed, device):
     _check_names(forced)
-    accepting = [answer for answer in candidates(operation, spec, packed) if answer.refusal is None]
+    accepting = [answer for answer in candidates(operation, spec, packed, device) if answer.refusal is None]
     if not accepting:
-        reasons = "; ".join(f"{answer.impl.name} {answer.refusal}" for answer in candidates(operation, spec))
-        raise NotImplementedError(f"no implementation of {operation} takes {spec}: {reasons}")
+        answers = candidates(operation, spec, device=device)
+        reasons = "; ".join(f"{answer.impl.name} {answer.refusal}" for answer in answers) or "there is none"
+        where = "" if device == "cpu" else f" on {device}"
+        raise NotImplementedError(f"no implementation of {operation}{where} takes {spec}: {reasons}")
     for answer in accepting:
         if answer.impl.name in forced:
             return answer.impl
     return min(accepting, key=lambda answer: (answer.cost, answer.impl.rank)).impl
 
 
-def select(operation, spec, packed=False):
+def select(operation, spec, packed=False, device="cpu"):
     """The implementation that computes the spec; packed: for a caller that keeps the result of its `pack`."""
     if _config.batch_invariant():
         spec = spec.for_one_image()
-    return _select(operation, spec, _config.IMPL, packed)
+    return _select(operation, spec, _config.IMPL, packed, device)
 
 
 class Explanation(NamedTuple):
@@ -141,7 +146,9 @@ class Explanation(NamedTuple):
     forced: bool
 
 
-def explain(operation, spec, packed=False):
+def explain(operation, spec, packed=False, device="cpu"):
     """The candidates, their refusals and costs, and the choice."""
-    choice = select(operation, spec, packed)
-    return Explanation(operation, spec, candidates(operation, spec, packed), choice, choice.name in _config.IMPL)
+    choice = select(operation, spec, packed, device)
+    return Explanation(
+        operation, spec, candidates(operation, spec, packed, device), choice, choice.name in _config.IMPL
+    )

@@ -30,7 +30,7 @@ from numba import prange
 
 from . import _config, _jit, _memory
 from ._jit import TileBody
-from .simd import call_body, fetch_add
+from .simd_sync import call_body, fetch_add, wait_until
 
 _REAL, _REAL_BITS = struct.Struct("=d"), struct.Struct("=q")  # a real number travels in a field of whole-number bits
 
@@ -52,37 +52,74 @@ class Row(NamedTuple):
 
 
 class Temporary:
-    """An array that rows hand on to each other and nobody else sees: it is made when they run."""
+    """An array that rows hand on to each other and nobody else sees, made when they run.  The first row that has it
+    writes it, the others read it."""
 
     def __init__(self, size, dtype):
         self.size, self.dtype = size, np.dtype(dtype)
 
 
-# ---- the loops; a program has one line per row: body address, block address, number of tiles, whether to run them in
-# parallel
+# ---- the loops.  All that a run needs is one array of 8-byte whole numbers, its image, since every array that is given
+# to compiled code costs a third of a microsecond:
+#
+#     rows n, moved fields m, where bases begin, where counters begin
+#     n lines: body address, where the row's block begins, number of tiles, whether to run them in parallel
+#     m moved fields: where in the image, offset, number of the base it is added to
+#     blocks, bases (addresses of the memory of one run), counters (each a cache line apart; of parallel runs alone)
+
+_HEAD, _LINE, _MOVED, _APART = 4, 4, 3, 8
+
+
+@_jit.helper
+def _place(image):
+    """Write the addresses of this run's memory into the blocks."""
+    first = _HEAD + _LINE * image[0]
+    for i in range(first, first + _MOVED * image[1], _MOVED):
+        image[image[i]] = image[i + 1] + image[image[2] + image[i + 2]]
 
 
 @_jit.cached()
-def _run_serial(program):
-    for row in range(program.shape[0]):
-        for tile in range(program[row, 2]):
-            call_body(program[row, 0], program[row, 1], tile, 0)
+def _run_serial(image, first, last):
+    _place(image)
+    base = image.ctypes.data
+    for row in range(first, last):
+        line = _HEAD + _LINE * row
+        for tile in range(image[line + 2]):
+            call_body(image[line], base + 8 * image[line + 1], tile, 0)
 
 
 @_jit.cached(parallel=True)
-def _run_parallel(program, counters, workers):
-    """Parallel over: the tiles of one row; a worker takes the next tile that nobody has taken."""
-    for row in range(program.shape[0]):
-        body, block, tiles = program[row, 0], program[row, 1], program[row, 2]
-        if program[row, 3] == 0:
-            for tile in range(tiles):
-                call_body(body, block, tile, 0)
-        else:
-            for worker in prange(workers):
-                tile = fetch_add(counters, row, 1)
-                while tile < tiles:
-                    call_body(body, block, tile, worker)
-                    tile = fetch_add(counters, row, 1)
+def _run_parallel(image, first, last, workers):
+    """Parallel over: workers, each of which goes through all rows, waiting after each until all its tiles are done.
+
+    A worker takes the tiles of its own share, in order, then what is left of the others' shares: the same part of one
+    row's output and the next row's input is so mostly in the same core's cache.  Nobody waits for a worker to arrive,
+    only for the tiles that it has taken: if the operating system gives a thread no core, the others do its work.
+    Counters of a row: the tiles that are done, then those that are taken of each share.
+    """
+    _place(image)
+    base, each = image.ctypes.data, (workers + 1) * _APART
+    for counter in range(image[3] + first * each, image[3] + last * each, _APART):
+        image[counter] = 0
+    for worker in prange(workers):
+        for row in range(first, last):
+            line, done = _HEAD + _LINE * row, image[3] + row * each
+            body, block, tiles = image[line], base + 8 * image[line + 1], image[line + 2]
+            shares, run = (workers, 1) if image[line + 3] else (1, tiles)
+            finished = 0
+            for other in range(shares):
+                share = (worker + other) % shares
+                start, end = share * tiles // shares, (share + 1) * tiles // shares
+                taken = done + (share + 1) * _APART
+                tile = start + fetch_add(image, taken, run)
+                while tile < end:
+                    for part in range(tile, tile + run):
+                        call_body(body, block, part, worker)
+                    finished += run
+                    tile = start + fetch_add(image, taken, run)
+            if finished:
+                fetch_add(image, done, finished)
+            wait_until(image, done, tiles)
 
 
 # ---- threads
@@ -175,42 +212,72 @@ def _buffer(row, name):
     return _memory.address(array), array.size
 
 
-def _scratch(rows, workers):
-    """Working memory for the largest row, one aligned part per worker; rows run one after the other and share it."""
+def _scratch_sizes(rows, workers):
+    """(bytes of working memory for the largest row, bytes of one worker's part or None for a single worker); rows run
+    one after the other and share it."""
     nbytes = max((row.scratch * row.body.dtype.itemsize for row in rows), default=0)
     part = -(-nbytes // 64) * 64 + 64  # the extra line keeps workers' parts from falling on the same cache sets
-    memory = _memory.empty((part * workers + 64,), np.uint8) if nbytes else np.empty(0, np.uint8)
-    return memory, part if workers > 1 else None
+    return part * workers if nbytes else 0, part if workers > 1 else None
 
 
-def _blocks(rows, memory, part):
-    """The parameters of all rows in one array of 8-byte fields, and where each row's begin.
+def _block(row, base, part):
+    """The parameters of a row as 8-byte fields.
 
-    part: bytes of scratch per worker; None for a single worker, whose scratch has its true length: debug mode finds
-    what lies beyond.
+    base: of scratch; part: bytes of scratch per worker; None for a single worker, whose scratch has its true length:
+    debug mode finds what lies beyond.
     """
-    base = _memory.address(memory)
-    fields, starts = [], []
-    for row in rows:
-        starts.append(len(fields))
-        block, values = row.body.block, row.values
-        for name in block.buffers:
-            if name == "scratch":
-                fields += (-(-base // 64) * 64, part // row.body.dtype.itemsize if part else row.scratch)
-            else:
-                fields += _buffer(row, name)
-        fields += [values[name] for name in block.numbers]
-        fields += [_REAL_BITS.unpack(_REAL.pack(values[name]))[0] for name in block.reals]
-    return np.array(fields, np.int64), starts
+    fields, block, values = [], row.body.block, row.values
+    for name in block.buffers:
+        if name == "scratch":
+            fields += (base, part // row.body.dtype.itemsize if part else row.scratch)
+        else:
+            fields += _buffer(row, name)
+    fields += [values[name] for name in block.numbers]
+    return fields + [_REAL_BITS.unpack(_REAL.pack(values[name]))[0] for name in block.reals]
+
+
+def _make_image(rows, split, base, part, workers, bases=0, move=None):
+    """The image of rows; split: whether each runs in parallel; base, part: as for `_block`; workers: at most.
+
+    move(address) gives (number of the base, its address) for buffers in memory that changes from run to run, or None.
+    """
+    blocks = [_block(row, base, part) for row in rows]
+    moved = []  # row, field, address, base
+    if move:
+        for number, row in enumerate(rows):
+            for field in range(0, 2 * len(row.body.block.buffers), 2):
+                found = move(blocks[number][field])
+                if found:
+                    moved.append((number, field, blocks[number][field] - found[1], found[0]))
+    place = _HEAD + _LINE * len(rows) + _MOVED * len(moved)
+    starts = []
+    for block in blocks:
+        starts.append(place)
+        place += len(block)
+    image = [len(rows), len(moved), place, place + bases + _APART]
+    for row, start, wide in zip(rows, starts, split, strict=True):
+        image += (row.body.address if _jit.JIT else 0, start, row.tiles, wide)
+    for number, field, offset, region in moved:
+        image += (starts[number] + field, offset, region)
+    for block in blocks:
+        image += block
+    image += [0] * (bases + 2 * _APART + len(rows) * (workers + 1) * _APART * (workers > 1))
+    return np.array(image, np.int64)
 
 
 def _usable_threads():
     return 1 if _threads.serial_because or _config.DEBUG or not _jit.JIT else _threads.count
 
 
-def _is_wide(row):
-    """Whether a row's tiles are worth spreading over threads."""
-    return row.tiles > 1 and row.work > _config.PARALLEL_US * 1000
+_SHARED_US = 4  # a row of more is worth sharing once the threads are awake
+
+
+def _are_wide(rows, threads):
+    """For each row, whether its tiles are spread over threads: none if all that can be are too little to wake them."""
+    if threads < 2 or sum(row.work for row in rows if row.tiles > 1) <= _config.PARALLEL_US * 1000:
+        return [False] * len(rows)
+    least = min(_SHARED_US, _config.PARALLEL_US) * 1000
+    return [row.tiles > 1 and row.work > least for row in rows]
 
 
 def _with_temporaries(rows, make):
@@ -236,27 +303,15 @@ def launch(*rows):
     if not rows:
         return
     threads = _usable_threads()
-    split = [threads > 1 and _is_wide(row) for row in rows]
+    split = _are_wide(rows, threads)
     parallel = any(split) and _threads.lock.acquire(blocking=False)
     try:
         workers = threads if parallel else 1
-        memory, part = _scratch(rows, workers)
-        blocks, starts = _blocks(rows, memory, part)
-        if not _jit.JIT:
-            _run_python(rows, blocks, starts)
-            return
-        base = _memory.address(blocks)
-        lines = [
-            (row.body.address, base + 8 * start, row.tiles, wide)
-            for row, start, wide in zip(rows, starts, split, strict=True)
-        ]
-        program = np.array(lines, np.int64)
-        if parallel:
-            _run_with_threads(program, workers)
-        elif _config.DEBUG:
-            _run_checked(program)
-        else:
-            _run_serial(program)
+        nbytes, part = _scratch_sizes(rows, workers)
+        scratch = _memory.borrow(nbytes)
+        image = _make_image(rows, split, _memory.address(scratch), part, workers)
+        _run(image, rows, 0, len(rows), workers)
+        _memory.give_back(scratch)
     finally:
         if parallel:
             _threads.lock.release()
@@ -265,87 +320,120 @@ def launch(*rows):
 class Program:
     """Rows that are checked and laid out once, to run many times on memory that changes from run to run.
 
-    rows: as for `launch`.  memory: arrays of bytes that stand for the memory of a run; a row's buffer that lies in one
-    of them is found, at every run, at the same place in the memory given then.  All other buffers are constants.
-    A row that touches none of that memory, such as one that packs weights, runs now, once.  A program is never written
-    to after it is made: any number of threads may run it at once, each on its own memory.
+    rows: as for `launch`.  memory: arrays that stand for the memory of a run; a row's buffer that lies in one of them
+    is found, at every run, at the same place in the memory given then.  All other buffers are constants.
+    A row that touches none of that memory, such as one that packs weights, runs now, once.  Any number of threads may
+    run a program at once, each on its own memory.
 
     counts: for each row given, whether it is left to run (0 or 1).
     """
 
     def __init__(self, rows, memory):
-        held = []
-        rows = _with_temporaries(rows, lambda *array: held.append(np.empty(*array)) or held[-1])
-        self._held = [(array.shape, array.dtype) for array in held]
-        spans = [_span(array) for array in (*memory, *held)]
-        constant = [row for row in rows if not _touches(row, spans)]
+        rows = _with_temporaries(rows, np.empty)
+        constant, held = _divide(rows, memory)
         launch(*constant)
+        spans = [_span(array) for array in (*memory, *held)]
         self.counts = [int(row.tiles > 0 and not any(row is other for other in constant)) for row in rows]
         self._rows = [row for row, count in zip(rows, self.counts, strict=True) if count]
         self.threads = _usable_threads()
-        self._split = [self.threads > 1 and _is_wide(row) for row in self._rows]
+        self._split = _are_wide(self._rows, self.threads)
         workers = self.threads if any(self._split) else 1
-        scratch, part = _scratch(self._rows, workers)
-        blocks, starts = _blocks(self._rows, scratch, part)
-        self._scratch_bytes = scratch.nbytes
-        self._blocks, self._starts = blocks, starts
+        nbytes, part = _scratch_sizes(self._rows, workers)
+        scratch = np.empty(nbytes, np.uint8)  # nobody touches it: it only lends its addresses
         spans.append(_span(scratch))
-        fields = [
-            start + 2 * index
-            for row, start in zip(self._rows, starts, strict=True)
-            for index in range(len(row.body.block.buffers))
-        ]
-        found = [_region(int(blocks[place]), spans) for place in fields]
-        moved = [(place, region) for place, region in zip(fields, found, strict=True) if region is not None]
-        self._places = np.array([place for place, _ in moved], np.int64)
-        self._regions = np.array([region for _, region in moved], np.int64)
-        blocks[self._places] -= np.array([address for address, _ in spans], np.int64)[self._regions]
-        lines = [
-            (row.body.address if _jit.JIT else 0, 8 * start, row.tiles, wide)
-            for row, start, wide in zip(self._rows, starts, self._split, strict=True)
-        ]
-        self._lines = np.array(lines, np.int64).reshape(-1, 4)
+
+        def move(address):
+            region = _region(address, spans)
+            return None if region is None else (region, spans[region][0])
+
+        self._image = _make_image(self._rows, self._split, spans[-1][0], part, workers, len(spans), move)
+        self._idle = []  # copies of the image that no run is using
+        self._own = [(number, place) for number, place in enumerate(_places(held, nbytes), len(memory))]
+        self._own_bytes = self._own[-1][1] + nbytes
+        if _jit.JIT:  # constants stay alive; what stood for the memory of a run need not
+            found = (row.values[name] for row in self._rows for name in row.body.block.buffers if name != "scratch")
+            self._constants = [array for array in found if _region(_span(array)[0], spans) is None]
+            self._rows = [None] * len(self._rows)
 
     def run(self, memory, groups=None):
         """Run all rows; with `groups`, numbers of rows that add up to all of them, give the nanoseconds of each group.
 
         memory: arrays of at least the sizes that the program was made with.  They stay alive until the run is over.
         """
-        scratch = _memory.empty((self._scratch_bytes,), np.uint8)
-        held = [_memory.empty(*array) for array in self._held]
-        bases = np.array([_memory.address(array) for array in (*memory, *held, scratch)], np.int64)
-        blocks, lines = self._blocks.copy(), self._lines.copy()
-        blocks[self._places] += bases[self._regions]
-        lines[:, 1] += _memory.address(blocks)
+        return self.run_at([_memory.address(array) for array in memory], groups)
+
+    def run_at(self, addresses, groups=None):
+        """`run` on memory whose addresses the caller knows, and that it keeps alive."""
+        try:
+            image = self._idle.pop()
+        except IndexError:
+            image = self._image.copy()
+        base = int(image[2])
+        for number, address in enumerate(addresses, base):
+            image[number] = address
+        own = _memory.borrow(self._own_bytes)
+        first = _memory.address(own)
+        for number, place in self._own:
+            image[base + number] = first + place
         parallel = any(self._split) and not _threads.serial_because and _threads.lock.acquire(blocking=False)
         try:
-            if groups is None:
-                self._run(lines, blocks, 0, parallel)
-                return None
-            times, first = [], 0
-            for count in groups:
-                before = time.perf_counter_ns()
-                self._run(lines[first : first + count], blocks, first, parallel)
-                times.append(time.perf_counter_ns() - before)
-                first += count
-            return times
+            return self._run_groups(image, groups or (len(self._rows),), self.threads if parallel else 1)
         finally:
             if parallel:
                 _threads.lock.release()
+            _memory.give_back(own)
+            self._idle.append(image)
 
-    def _run(self, lines, blocks, first, parallel):
-        if not _jit.JIT:
-            _run_python(self._rows[first : first + len(lines)], blocks, self._starts[first : first + len(lines)])
-        elif parallel and lines[:, 3].any():
-            _run_with_threads(lines, self.threads)
-        elif _config.DEBUG:
-            _run_checked(lines)
-        else:
-            _run_serial(lines)
+    def _run_groups(self, image, groups, workers):
+        times, first = [], 0
+        for count in groups:
+            before = time.perf_counter_ns()
+            several = workers > 1 and any(self._split[first : first + count])
+            _run(image, self._rows, first, first + count, workers if several else 1)
+            times.append(time.perf_counter_ns() - before)
+            first += count
+        return times
+
+
+def _run(image, rows, first, last, workers):
+    """Run some rows of an image."""
+    if not _jit.JIT:
+        _run_python(image, rows[first:last], first)
+    elif workers > 1:
+        _run_with_threads(image, first, last, workers)
+    elif _config.DEBUG:
+        _run_checked(image, first, last)
+    else:
+        _run_serial(image, first, last)
+
+
+def _places(arrays, nbytes):
+    """Where each array lies in one stretch of memory, and after them, on a cache line of its own, `nbytes` of
+    scratch."""
+    places, at = [], 0
+    for size in (*(array.nbytes for array in arrays), nbytes):
+        places.append(at)
+        at += -(-size // 64) * 64 + 64
+    return places
 
 
 def _span(array):
     return _memory.address(array), array.nbytes
+
+
+def _divide(rows, memory):
+    """The rows that depend on constants alone, and the temporaries of the others."""
+    spans, constant, known, held = [_span(array) for array in memory], [], set(), []
+    for row in rows:
+        varies = _touches(row, spans)
+        if not varies:
+            constant.append(row)
+        for array in (row.values[name] for name in row.temporaries):
+            if varies and id(array) not in known:
+                spans.append(_span(array))
+                held.append(array)
+            known.add(id(array))
+    return constant, held
 
 
 def _touches(row, spans):
@@ -359,18 +447,18 @@ def _region(address, spans):
     return next((i for i, (start, size) in enumerate(spans) if start <= address < start + size), None)
 
 
-def _run_with_threads(program, workers):
+def _run_with_threads(image, first, last, workers):
     before = numba.get_num_threads()
     if before != workers:
         numba.set_num_threads(workers)
     try:
-        _run_parallel(program, np.zeros(len(program), np.int64), workers)
+        _run_parallel(image, first, last, workers)
     finally:
         if before != workers:
             numba.set_num_threads(before)
 
 
-def _run_checked(program):
+def _run_checked(image, first, last):
     """Run, and raise the first error in a kernel: a C callback can only give it to the process's unraisable hook."""
     errors = []
 
@@ -383,17 +471,19 @@ def _run_checked(program):
     with _threads.lock:
         hook, sys.unraisablehook = sys.unraisablehook, collect
         try:
-            _run_serial(program)
+            _run_serial(image, first, last)
         finally:
             sys.unraisablehook = hook
     if errors:
         raise errors[0]
 
 
-def _run_python(rows, blocks, starts):
-    for row, start in zip(rows, starts, strict=True):
+def _run_python(image, rows, first):
+    _place(image)
+    for number, row in enumerate(rows, first):
         dtype = row.body.block.dtype
-        block = blocks[start : start + dtype.itemsize // 8].view(dtype)
+        start = image[_HEAD + _LINE * number + 1]
+        block = image[start : start + dtype.itemsize // 8].view(dtype)
         with np.errstate(all="ignore"):  # lanes that are not stored compute on whatever scratch holds
             for tile in range(row.tiles):
                 row.body.python(block, tile, 0)

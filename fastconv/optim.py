@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 
+from ._device import ARRAYS, device_of
 from .autograd import Tensor
 
 
@@ -66,10 +67,10 @@ class Optimizer:
 
     def _buffer(self, like, which=0):
         """Scratch of the shape and dtype of `like`; it lasts until the next call with the same `which`."""
-        key = like.dtype, which
+        key = like.dtype, device_of(like), which
         flat = self._scratch.get(key)
         if flat is None or flat.size < like.size:
-            flat = self._scratch[key] = np.empty(like.size, like.dtype)
+            flat = self._scratch[key] = np.empty_like(like).reshape(-1)
         return flat[: like.size].reshape(like.shape)
 
     def state_dict(self) -> dict:
@@ -99,7 +100,7 @@ def _without_params(group):
 
 
 def _copied(v):
-    return v.copy() if isinstance(v, np.ndarray) else v
+    return v.copy() if isinstance(v, ARRAYS) else v
 
 
 def _not_negative(name, **options):

@@ -372,14 +372,8 @@ def load_bits(typing, x, xi, bits):
     """The vector of x[xi + lane] where bit `lane` of `bits` is set, 0 elsewhere."""
 
     def codegen(context, b, sig, args):
-        place, vec = Place(context, b, x, args[0], args[1]), _vec_of(x)
-        bits = b.trunc(args[2], ir.IntType(vec.lanes))
-        if _config.DEBUG:
-            wide = b.zext(bits, _i64)
-            with b.if_then(b.icmp_unsigned("!=", wide, _i64(0))):
-                place.scalar(b.cttz(wide, ir.IntType(1)(1)))
-                place.scalar(b.sub(_i64(63), b.ctlz(wide, ir.IntType(1)(1))))
-        return place.masked_load(_i64(0), b.bitcast(bits, ir.VectorType(ir.IntType(1), vec.lanes)))
+        place = Place(context, b, x, args[0], args[1])
+        return place.load_bits(_i64(0), b.trunc(args[2], ir.IntType(place.vec.lanes)))
 
     return _vec_of(x)(x, types.intp, types.intp), codegen
 
@@ -438,29 +432,3 @@ def transpose_block(typing, x, xi, x_row, y, yi, y_row):
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.intp, y, types.intp, types.intp), codegen
-
-
-# ---- for the driver
-
-
-@operation
-def call_body(typing, body, block, tile, worker):
-    """Call the tile body at an address."""
-
-    def codegen(context, b, sig, args):
-        function = ir.FunctionType(ir.VoidType(), [_i64] * 3)
-        b.call(b.inttoptr(args[0], function.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
-
-
-@operation
-def fetch_add(typing, counters, index, amount):
-    """Add to counters[index] atomically; the value before."""
-
-    def codegen(context, b, sig, args):
-        data = context.make_array(counters)(context, b, args[0]).data
-        return b.atomic_rmw("add", b.gep(data, [args[1]]), args[2], "monotonic")
-
-    return types.intp(counters, types.intp, types.intp), codegen

@@ -126,6 +126,10 @@ def fetch_add(counters, index, amount):
     return before
 
 
+def wait_until(counters, index, value):
+    raise RuntimeError("without the JIT there is one thread")
+
+
 # ---- windows; the compiled forms are in `simd_window.py`
 
 

@@ -20,3 +20,11 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("torch"):
                 item.add_marker(skip)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Processes take long runs of tests, not turns: those of a file share kernels, which are then compiled once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import threading
 
 import numpy as np
@@ -21,10 +22,17 @@ needs_threads = pytest.mark.skipif(MOST < 2 or not _jit.JIT or _config.DEBUG, re
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
+def choose(layer):
+    """The environment that chooses a threading layer; TBB comes as a package, in a folder that nobody searches."""
+    folders = (f"{sys.prefix}/lib", os.environ.get("LD_LIBRARY_PATH"))
+    path = {"LD_LIBRARY_PATH": ":".join(filter(None, folders))} if layer == "tbb" else {}
+    return {"NUMBA_THREADING_LAYER": layer, **path}
+
+
 @functools.cache
 def layer_problem(layer):
     """Why a threading layer can't be used here, or None."""
-    done = python("from tests.sample_kernels import run_churn; run_churn(range(9), 9)", NUMBA_THREADING_LAYER=layer)
+    done = python("from tests.sample_kernels import run_churn; run_churn(range(9), 9)", **choose(layer))
     return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
@@ -36,7 +44,7 @@ def layer(request):
     problem = layer_problem(request.param)
     if problem:
         pytest.skip(f"{request.param}: {problem}")
-    return {"NUMBA_THREADING_LAYER": request.param}
+    return choose(request.param)
 
 
 @pytest.fixture
@@ -295,9 +303,9 @@ def parallel_runs(monkeypatch):
     runs = []
     original = driver._run_with_threads
 
-    def watched(program, workers, *rest):
-        runs.append(workers)
-        return original(program, workers, *rest)
+    def watched(*arguments):
+        runs.append(arguments[-1])
+        return original(*arguments)
 
     monkeypatch.setattr(driver, "_run_with_threads", watched)
     return runs
@@ -316,6 +324,27 @@ def test_small_work_runs_serially(parallel_runs, threads):
     threads(1)
     run_scale(x)
     assert parallel_runs == [2]
+
+
+def test_small_rows_share_threads_that_are_awake():
+    def row(tiles, work):
+        return Row(make_scale("float32"), tiles, {}, work)
+
+    assert driver._are_wide([row(8, 5e4), row(1, 5e4), row(8, 2e4), row(8, 1e3)], 2) == [True, False, True, False]
+    assert driver._are_wide([row(8, 5e4), row(1, 5e4)], 2) == [False, False]
+    assert driver._are_wide([row(8, 5e4), row(8, 5e4)], 1) == [False, False]
+
+
+@needs_threads
+def test_more_workers_than_threads_do_all_the_work():
+    """Workers that come one after the other, as where the operating system gives a program one core."""
+    x = np.arange(1000, dtype=np.float32)
+    y = np.empty_like(x)
+    values = {"x": x, "y": y, "n": 1000, "part": 10, "factor": 2.0}
+    rows = [Row(make_scale("float32"), 100, values, BIG)] * 3
+    image = driver._make_image(rows, [True, False, True], 0, None, 5)
+    driver._run_parallel(image, 0, 3, 5)
+    np.testing.assert_array_equal(y, 2 * x)
 
 
 @needs_threads

@@ -46,7 +46,7 @@ def operation():
         cost = staticmethod(lambda spec: 4.0 + 5 * spec.n)
 
     yield name
-    del _registry._implementations[name]
+    del _registry._implementations[name, "cpu"]
     _registry._select.cache_clear()
 
 
@@ -109,7 +109,7 @@ def test_nobody_accepts():
         ):
             select(name, Spec(3))
     finally:
-        del _registry._implementations[name]
+        del _registry._implementations[name, "cpu"]
     with pytest.raises(NotImplementedError, match=r"no implementation of test.unknown"):
         select("test.unknown", Spec(3))
     assert implementations("test.unknown") == ()

@@ -15,6 +15,7 @@ MAX_FUNCTION = 60
 # Module or folder of the package -> what it may import of the package, besides its own folder.
 _CORE = {
     "_config",
+    "_device",
     "_jit",
     "_memory",
     "_registry",
@@ -29,6 +30,7 @@ _CORE = {
     "simd_math",
     "simd_permute",
     "simd_place",
+    "simd_sync",
     "simd_vector",
     "simd_isa",
     "simd_window",
@@ -38,6 +40,7 @@ _CORE = {
 }
 ARROWS = {
     "_config": set(),
+    "_device": set(),
     "_random": set(),
     "data": set(),
     "simd_formulas": set(),
@@ -62,15 +65,17 @@ ARROWS = {
     "simd_window": {"_config", "simd_place"},
     "simd_winograd": {"_config", "simd_place", "simd_python_winograd"},
     "simd_winograd_backward": {"simd_place", "simd_python_winograd", "simd_winograd"},
-    "driver": {"_config", "_jit", "_memory", "simd"},
-    "autograd": {"_config", "_memory"},
+    "simd_sync": {"simd_place"},
+    "driver": {"_config", "_jit", "_memory", "simd_sync"},
+    "prepared": {"_config", "_jit", "_registry", "driver"},
+    "autograd": {"_config", "_device", "_memory"},
     "kernels": _CORE,
-    "ops": _CORE | {"_random", "autograd", "kernels"},
+    "ops": _CORE | {"_random", "autograd", "kernels", "prepared"},
     "functional": {"ops"},
-    "nn": {"_random", "autograd", "functional", "ops"},
-    "optim": {"autograd", "functional", "ops"},
+    "nn": {"_device", "_random", "autograd", "functional", "ops"},
+    "optim": {"_device", "autograd", "functional", "ops"},
     "models": {"nn"},
-    "infer": _CORE | {"autograd", "kernels", "ops"},
+    "infer": _CORE | {"autograd", "kernels", "ops", "prepared"},
     "onnx": {"_config", "_registry", "infer"},
     "views": {"specs"},
 }
@@ -78,9 +83,9 @@ ANYTHING = {"__init__", "__main__", "checkpoint", "cli", "plot", "state", "summa
 
 # Third-party module -> the files that may import it; the standard library and NumPy are free.
 THIRD_PARTY = {
-    "numba": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
-    "llvmlite": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/.*",
-    "matplotlib": r"plot\.py",
+    "numba": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/gpu\.py",
+    "llvmlite": r"(_jit|simd|simd_(?!python|formulas)\w+|driver)\.py|kernels/cuda/gpu\.py",
+    "matplotlib": r"plot/style\.py",
     "safetensors": r"state/files\.py",
     "tqdm": r"cli/.*",
     "onnx": r"onnx/.*",

@@ -6,11 +6,11 @@ Tensors share, so every rule can itself be differentiated.
 
 import numpy as np
 
-from .op import Op, value
+from .op import ArrayOp, value
 from .shaping import reshape, sum_to, swap
 
 
-class Add(Op):
+class Add(ArrayOp):
     name = "add"
 
     @staticmethod
@@ -24,7 +24,7 @@ class Add(Op):
         return sum_to(g, a) if ctx.needs[0] else None, sum_to(g, b) if ctx.needs[1] else None
 
 
-class Sub(Op):
+class Sub(ArrayOp):
     name = "sub"
 
     @staticmethod
@@ -38,7 +38,7 @@ class Sub(Op):
         return sum_to(g, a) if ctx.needs[0] else None, sum_to(-g, b) if ctx.needs[1] else None
 
 
-class Mul(Op):
+class Mul(ArrayOp):
     name = "mul"
 
     @staticmethod
@@ -56,7 +56,7 @@ class Mul(Op):
         )
 
 
-class Div(Op):
+class Div(ArrayOp):
     name = "div"
 
     @staticmethod
@@ -77,7 +77,7 @@ class Div(Op):
         )
 
 
-class Pow(Op):
+class Pow(ArrayOp):
     name = "pow"
 
     @staticmethod
@@ -108,7 +108,7 @@ class Pow(Op):
         return ga, gb
 
 
-class Neg(Op):
+class Neg(ArrayOp):
     name = "neg"
 
     @staticmethod
@@ -120,7 +120,7 @@ class Neg(Op):
         return -g
 
 
-class MatMul(Op):
+class MatMul(ArrayOp):
     """a (.., m, k) @ b (.., k, n) -> (.., m, n), with the rules of `numpy.matmul` for vectors and leading axes."""
 
     name = "matmul"
@@ -148,7 +148,7 @@ class MatMul(Op):
         return ga, gb
 
 
-class Exp(Op):
+class Exp(ArrayOp):
     name = "exp"
 
     @staticmethod
@@ -164,7 +164,7 @@ class Exp(Op):
         return g * out
 
 
-class Log(Op):
+class Log(ArrayOp):
     name = "log"
 
     @staticmethod
@@ -179,7 +179,7 @@ class Log(Op):
         return g / x
 
 
-class Sqrt(Op):
+class Sqrt(ArrayOp):
     name = "sqrt"
 
     @staticmethod
@@ -195,7 +195,7 @@ class Sqrt(Op):
         return g / (2 * out)
 
 
-class Tanh(Op):
+class Tanh(ArrayOp):
     name = "tanh"
 
     @staticmethod
@@ -210,7 +210,7 @@ class Tanh(Op):
         return g * (1 - out * out)
 
 
-class Abs(Op):
+class Abs(ArrayOp):
     name = "abs"
 
     @staticmethod
@@ -224,7 +224,7 @@ class Abs(Op):
         return g * np.sign(value(x))
 
 
-class Clip(Op):
+class Clip(ArrayOp):
     name = "clip"
 
     @staticmethod
@@ -238,13 +238,14 @@ class Clip(Op):
         """The gradient passes where the value did, the bounds included."""
         low, high = ctx.bounds
         x = value(ctx.saved[0])
-        inside = np.ones(x.shape, bool) if low is None else x >= low
-        if high is not None:
-            inside &= x <= high
+        if low is None or high is None:
+            inside = x <= high if low is None else x >= low
+        else:
+            inside = (x >= low) & (x <= high)
         return where(inside, g, np.zeros((), g.dtype)), None, None
 
 
-class Where(Op):
+class Where(ArrayOp):
     name = "where"
 
     @staticmethod

@@ -10,6 +10,7 @@ import heapq
 
 import numpy as np
 
+from .._device import ARRAYS, as_array, device_of
 from .._memory import is_pooled
 from .op import Variable, enable_grad, wrap
 
@@ -30,7 +31,7 @@ class _Sum:
             np.add(self.total, g, out=self.total)
         else:
             self.total = self.total + g
-            self.owned = isinstance(self.total, np.ndarray)
+            self.owned = isinstance(self.total, ARRAYS)
 
 
 class _Walk:
@@ -100,7 +101,7 @@ def _checked(node, i, g, create_graph):
         g = g.astype(dtype)
     if create_graph:
         return g if isinstance(g, Variable) else wrap(g)
-    return np.asarray(g)
+    return as_array(g)
 
 
 def _is_ours(g, others):
@@ -164,7 +165,10 @@ def _seed(out, g, i, create_graph):
         if out._data.size != 1:
             raise RuntimeError(f"only a scalar needs no gradient to start from; output {i} has shape {out._data.shape}")
         g = np.ones_like(out._data)
-    array = g._data if isinstance(g, Variable) else np.asarray(g)
+    array = g._data if isinstance(g, Variable) else as_array(g)
+    if device_of(array) != device_of(out._data):
+        given = f"gradient {i} is on {device_of(array)}, the output on {device_of(out._data)}"
+        raise RuntimeError(f"{given}; move it with .to({device_of(out._data)!r})")
     if array.shape != out._data.shape:
         raise RuntimeError(f"gradient {i} has shape {array.shape}, the output has {out._data.shape}")
     if not create_graph:
@@ -213,7 +217,7 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
         g = found.get(_key(x))
         if g is None and not allow_unused:
             raise RuntimeError(f"grad: input {i} takes no part in the outputs; allow_unused=True gives None for it")
-        if isinstance(g, np.ndarray):
+        if isinstance(g, ARRAYS):
             g = wrap(g if g.flags.writeable else g.copy())
         results.append(g)
     return tuple(results)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .._device import ARRAYS, Rule, rule, rules
+
 
 class _State(threading.local):
     """What differs from thread to thread; a new thread starts with these values."""
@@ -109,6 +111,11 @@ def is_grad_enabled() -> bool:
     return _state.grad_enabled
 
 
+def is_watched() -> bool:
+    """Whether ops called now, in this thread, are told to a callback of `capture`."""
+    return _state.callback is not None
+
+
 @contextlib.contextmanager
 def capture(callback):
     """Call `callback(op, args, outputs)` after every op applied in this thread while the context is open.
@@ -136,6 +143,7 @@ class Context:
         self.needs = needs
         self.recording = recording
         self.saved = ()
+        self.rule: type[Rule] | None = None  # the op's counterpart on a device, if that was used
 
     def save(self, *arrays):
         """Keep arguments or outputs of `forward` for `backward`, where `ctx.saved` returns them.
@@ -157,10 +165,14 @@ class Op:
 
     The engine may write into an array that `backward` returns, unless it is one of the incoming gradients or a saved
     array.
+
+    `anywhere` says that forward and backward are NumPy functions on arrays alone, in which arrays on a device take
+    part; any other op needs a counterpart there (`_device.Rule`).
     """
 
     name = "op"
     twice = True
+    anywhere = False
 
     @staticmethod
     def forward(ctx, *args):
@@ -178,7 +190,8 @@ class Op:
                 result = _apply_variables(cls, args)
                 break
         else:
-            result = cls.forward(Context((False,) * len(args), False), *args)
+            chosen = rule(cls, args) if rules else cls
+            result = chosen.forward(Context((False,) * len(args), False), *args)
         if _state.callback is not None:
             _state.callback(cls, args, result if isinstance(result, tuple) else (result,))
         return result
@@ -189,9 +202,12 @@ def _apply_variables(op, args):
     needs = tuple(isinstance(a, Variable) and a._needs for a in args) if _state.grad_enabled else (False,) * len(args)
     recording = True in needs
     ctx = Context(needs, recording)
-    result = op.forward(ctx, *values)
+    if rules:
+        chosen = rule(op, values)
+        ctx.rule = None if chosen is op else chosen
+    result = (ctx.rule or op).forward(ctx, *values)
     raw = result if isinstance(result, tuple) else (result,)
-    outputs = tuple(None if r is None else np.asarray(r) for r in raw)
+    outputs = tuple(r if r is None or isinstance(r, ARRAYS) else np.asarray(r) for r in raw)
     node = Node(op, ctx, args, values, raw, outputs) if recording else None
     tensors = tuple(
         None if o is None else wrap(o, node if o.dtype.kind == "f" else None, i) for i, o in enumerate(outputs)
@@ -205,10 +221,16 @@ def _unwrap(args):
     values = []
     for a in args:
         v = a._data if isinstance(a, Variable) else a
-        if isinstance(v, np.ndarray) and owner.setdefault(id(v), a) is not a:
+        if isinstance(v, ARRAYS) and owner.setdefault(id(v), a) is not a:
             v = v.view()
         values.append(v)
     return values
+
+
+class ArrayOp(Op):
+    """An op of NumPy functions on arrays alone."""
+
+    anywhere = True
 
 
 class Node:
@@ -246,7 +268,7 @@ class Node:
         return tuple(map(self._rejoin, self.ctx.saved, self.origins))
 
     def _rejoin(self, s, origin):
-        if not isinstance(s, np.ndarray):
+        if not isinstance(s, ARRAYS):
             return s
         if origin is None:
             return wrap(s)
@@ -260,7 +282,7 @@ class Node:
     def release(self):
         """Drop arrays kept for backward; a node that kept none can be used again."""
         kept = vars(self.ctx)
-        if self.ctx.saved or any(isinstance(v, np.ndarray) for v in kept.values()):
+        if self.ctx.saved or any(isinstance(v, ARRAYS) for v in kept.values()):
             self.ctx = None
 
     def meta(self, i):
@@ -278,14 +300,15 @@ class Node:
                 f"{self.op.name}: backward a second time through a graph whose saved arrays were freed; "
                 "pass retain_graph=True to the first backward"
             )
-        if create_graph and not self.op.twice:
+        if create_graph and not (self.op.twice and (ctx.rule is None or ctx.rule.twice)):
             raise RuntimeError(f"{self.op.name}: has no second derivative; create_graph=True cannot pass through it")
         arrays, wanted = ctx.saved, ctx.needs
         ctx.needs = needs
         if create_graph:
             ctx.saved = self.saved_tensors()
         try:
-            out = self.op.backward(ctx, *grads)
+            backward = ctx.rule.backward if ctx.rule and not create_graph else None
+            out = (backward or self.op.backward)(ctx, *grads)
         finally:
             ctx.saved, ctx.needs = arrays, wanted
         out = out if isinstance(out, tuple) else (out,)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .op import Op, value
+from .op import ArrayOp, value
 from .shaping import expand, index, operator_index, reshape
 
 
-class Sum(Op):
+class Sum(ArrayOp):
     name = "sum"
 
     @staticmethod
@@ -22,7 +22,7 @@ class Sum(Op):
         return _spread(g, ctx.shape, ctx.axes), None, None
 
 
-class Mean(Op):
+class Mean(ArrayOp):
     name = "mean"
 
     @staticmethod
@@ -36,7 +36,7 @@ class Mean(Op):
         return _spread(g * (1.0 / max(_count(ctx.shape, ctx.axes), 1)), ctx.shape, ctx.axes), None, None
 
 
-class Extreme(Op):
+class Extreme(ArrayOp):
     """Largest (sign 1) or smallest (sign -1) value over `axes`; equal values share the gradient evenly."""
 
     name = "extreme"

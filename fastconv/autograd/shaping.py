@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 
-from .op import Op, Variable, value
+from .._device import ARRAYS, device_of, move
+from .op import ArrayOp, Op, Variable, value
 
 
-class Reshape(Op):
+class Reshape(ArrayOp):
     name = "reshape"
 
     @staticmethod
@@ -23,7 +24,7 @@ class Reshape(Op):
         return reshape(g, ctx.shape), None
 
 
-class Permute(Op):
+class Permute(ArrayOp):
     name = "permute"
 
     @staticmethod
@@ -37,7 +38,7 @@ class Permute(Op):
         return permute(g, inverse), None
 
 
-class Expand(Op):
+class Expand(ArrayOp):
     name = "expand"
 
     @staticmethod
@@ -50,7 +51,7 @@ class Expand(Op):
         return sum_to(g, ctx.shape), None
 
 
-class SumTo(Op):
+class SumTo(ArrayOp):
     """The adjoint of broadcasting: sums the axes along which `shape` was repeated to the shape of x."""
 
     name = "sum_to"
@@ -67,7 +68,7 @@ class SumTo(Op):
         return expand(g, ctx.shape), None
 
 
-class Index(Op):
+class Index(ArrayOp):
     name = "index"
 
     @staticmethod
@@ -100,7 +101,7 @@ class IndexAdd(Op):
         return Index.apply(g, ctx.key), None, None
 
 
-class Concatenate(Op):
+class Concatenate(ArrayOp):
     name = "cat"
 
     @staticmethod
@@ -113,7 +114,7 @@ class Concatenate(Op):
         return (None, *split(g, ctx.sizes, ctx.axis))
 
 
-class Cast(Op):
+class Cast(ArrayOp):
     """Another dtype. The engine casts gradients to the dtype of what they belong to, so the rule has nothing to do."""
 
     name = "cast"
@@ -125,6 +126,27 @@ class Cast(Op):
     @staticmethod
     def backward(ctx, g):
         return g, None
+
+
+class Move(ArrayOp):
+    """The same values on another device."""
+
+    name = "to"
+
+    @staticmethod
+    def forward(ctx, x, device):
+        ctx.device = device_of(x)
+        return move(x, device)
+
+    @staticmethod
+    def backward(ctx, g):
+        return to_device(g, ctx.device), None
+
+
+def to_device(x, device):
+    """`x` on "cpu" or "cuda": itself if it is there."""
+    here = device_of(value(x))
+    return x if here == str(device).partition(":")[0] else Move.apply(x, str(device))
 
 
 def reshape(x, shape):
@@ -156,7 +178,7 @@ def sum_to(x, shape):
 
 def index(x, key):
     key = tuple(map(_index_array, key)) if isinstance(key, tuple) else _index_array(key)
-    return Index.apply(x, key)
+    return Index.apply(x, (key,) if isinstance(key, ARRAYS) else key)  # positions may be elsewhere than x
 
 
 def cast(x, dtype):
@@ -169,7 +191,7 @@ def cat(tensors, dim=0):
     if not tensors:
         raise ValueError("cat: needs at least one tensor")
     for t in tensors:
-        if not isinstance(t, (np.ndarray, Variable)):
+        if not isinstance(t, (*ARRAYS, Variable)):
             raise TypeError(f"cat: expects arrays or Tensors, got {type(t).__name__}")
     axis = operator_index(dim, tensors[0].ndim, "cat")
     first = tensors[0].shape

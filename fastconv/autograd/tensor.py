@@ -6,6 +6,7 @@ places.
 
 import numpy as np
 
+from .._device import ARRAYS, DeviceArray, adopt, as_array, device_of, is_foreign, move
 from . import basic, engine, reduce, shaping
 from .op import Variable, is_grad_enabled, tensor_class, wrap
 
@@ -29,10 +30,10 @@ class Tensor(Variable):
     __array_ufunc__ = None  # `array * tensor` goes to Tensor.__rmul__, and `np.exp(tensor)` is an error
 
     def __init__(self, data, requires_grad=False, dtype=None):
-        array = data._data if isinstance(data, Variable) else np.asarray(data)
+        array = data._data if isinstance(data, Variable) else as_array(data)
         if array.dtype.kind not in _DTYPE_KINDS:
             raise TypeError(f"Tensor: wants numbers or bools, got {type(data).__name__} of dtype {array.dtype}")
-        if dtype is None and array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic, Variable)):
+        if dtype is None and array.dtype == np.float64 and not isinstance(data, (*ARRAYS, np.generic, Variable)):
             dtype = getattr(data, "dtype", np.float32)
         self._data = array if dtype is None else array.astype(dtype, copy=False)
         self._grad = None
@@ -53,7 +54,7 @@ class Tensor(Variable):
 
     @data.setter
     def data(self, array):
-        array = array._data if isinstance(array, Variable) else np.asarray(array)
+        array = array._data if isinstance(array, Variable) else as_array(array)
         if self._needs and array.dtype.kind != "f":
             raise TypeError(f"data: a tensor that requires a gradient wants floating point, got {array.dtype}")
         self._data = array
@@ -83,10 +84,16 @@ class Tensor(Variable):
         return self._data.size
 
     def numpy(self) -> np.ndarray:
-        """The array, shared. A tensor that requires a gradient must be detached first: its graph would be lost."""
+        """The array, shared; from a device, a copy. A tensor that requires a gradient must be detached first: its graph
+        would be lost."""
         if self._needs:
             raise RuntimeError("numpy: this Tensor requires a gradient; use .detach().numpy()")
-        return self.data
+        return move(self.data, "cpu")
+
+    @property
+    def device(self) -> str:
+        """Where the array is: "cpu" or "cuda"."""
+        return device_of(self._data)
 
     def item(self):
         """The one element, as a Python number."""
@@ -106,10 +113,20 @@ class Tensor(Variable):
         return self * 1 if self._needs and is_grad_enabled() else wrap(self._data.copy())
 
     def __array__(self, dtype=None, copy=None):
+        if isinstance(self._data, DeviceArray):
+            raise TypeError(f'this Tensor is on {self.device}: NumPy wants .numpy() or .to("cpu") first')
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    @property
+    def __cuda_array_interface__(self):
+        if self._needs or self.device != "cuda":
+            raise AttributeError("__cuda_array_interface__ is there on CUDA Tensors that require no gradient only")
+        return self._data.__cuda_array_interface__  # pyright: ignore[reportAttributeAccessIssue]
+
     def __dlpack__(self, **options):
-        return self.numpy().__dlpack__(**options)
+        if self._needs:
+            raise RuntimeError("__dlpack__: this Tensor requires a gradient; use .detach()")
+        return self.data.__dlpack__(**options)
 
     def __dlpack_device__(self):
         return self._data.__dlpack_device__()
@@ -135,9 +152,11 @@ class Tensor(Variable):
         return self._data.__index__()
 
     def __repr__(self):
-        text = np.array2string(self._data, separator=", ", prefix="Tensor(")
+        text = np.array2string(move(self._data, "cpu"), separator=", ", prefix="Tensor(")
         plain = self.dtype in (np.float32, np.int64, np.bool_)
         notes = [] if plain else [f"dtype={self.dtype}"]
+        if self.device != "cpu":
+            notes.append(f"device={self.device!r}")
         if self._node is not None:
             notes.append(f"grad_fn={self._node.op.name}")
         elif self._needs:
@@ -194,7 +213,7 @@ class Tensor(Variable):
     @grad.setter
     def grad(self, g):
         if g is not None:
-            g = g if isinstance(g, Variable) else wrap(np.asarray(g))
+            g = g if isinstance(g, Variable) else wrap(as_array(g))
             if g._data.shape != self.shape or g._data.dtype != self.dtype:
                 raise ValueError(
                     f"grad: wants shape {self.shape} and dtype {self.dtype}, got {g._data.shape} and {g._data.dtype}"
@@ -320,10 +339,10 @@ class Tensor(Variable):
         return reduce.extreme(self, dim, keepdim, -1)
 
     def argmax(self, dim=None, keepdim=False) -> np.ndarray:
-        return np.asarray(np.argmax(self._data, axis=dim, keepdims=keepdim))
+        return as_array(np.argmax(self._data, axis=dim, keepdims=keepdim))
 
     def argmin(self, dim=None, keepdim=False) -> np.ndarray:
-        return np.asarray(np.argmin(self._data, axis=dim, keepdims=keepdim))
+        return as_array(np.argmin(self._data, axis=dim, keepdims=keepdim))
 
     # -- shapes ------------------------------------------------------------------------------------------------------
 
@@ -386,7 +405,16 @@ class Tensor(Variable):
     def astype(self, dtype):
         return shaping.cast(self, dtype)
 
-    to = astype
+    def to(self, target):
+        """On a device, "cpu" or "cuda", or as a dtype. Itself if there is nothing to do; gradients flow through it."""
+        is_device = isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")
+        return shaping.to_device(self, target) if is_device else shaping.cast(self, target)
+
+    def cpu(self):
+        return self.to("cpu")
+
+    def cuda(self):
+        return self.to("cuda")
 
     def float(self):
         return shaping.cast(self, np.float32)
@@ -396,8 +424,9 @@ class Tensor(Variable):
 
 
 def from_dlpack(source) -> Tensor:
-    """A Tensor that shares the memory of any CPU array with the DLPack protocol (NumPy, PyTorch, JAX, ...)."""
-    return Tensor(np.from_dlpack(source))
+    """A Tensor that shares the memory of any array, on the CPU or a CUDA device, with the DLPack protocol (NumPy,
+    PyTorch, JAX, ...)."""
+    return Tensor(adopt(source) if is_foreign(source) else np.from_dlpack(source))
 
 
 def _sizes(sizes):

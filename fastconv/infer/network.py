@@ -55,6 +55,11 @@ class CompiledNetwork:
         """The names of the outputs, in order."""
         return self._plan(self._example).graph.outputs
 
+    def graph(self, example=None):
+        """The Graph for inputs like {name: array} (None: for those of its example), before any pass."""
+        given = self._example if example is None else self._checked(example)
+        return self._graph({name: Type(tuple(a.shape), a.dtype) for name, a in given.items()})
+
     def __repr__(self):
         inputs = ", ".join(f"{name}: {t}" for name, t in self._example.items())
         return f"CompiledNetwork({inputs})"

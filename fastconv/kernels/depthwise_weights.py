@@ -9,10 +9,9 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from .. import _memory
 from .._jit import Block, tile_body
 from .._registry import Impl, implements
-from ..driver import Row
+from ..driver import Row, Temporary
 from ..simd import array_at, fields, lanes, zero_vector
 from ..simd_depthwise import numbers_at
 from ..simd_depthwise_backward import collect_rows, load_rows, sum_lanes
@@ -157,9 +156,9 @@ class ConvBackwardWeights(Impl):
         arrays, gw = {"x": buffers["x"], "gy": buffers["gy"], "plan": plan}, buffers["gw"]
         if chunks == 1:
             return [Row(body, tiles, {**arrays, "gw": gw}, work, scratch)]
-        parts = _memory.empty((chunks, gw.size), spec.dtype)
+        parts = Temporary(chunks * gw.size, spec.dtype)
         add = {"parts": parts, "gw": gw, "count": gw.size, "chunks": chunks}
         return [
-            Row(body, tiles, {**arrays, "gw": parts}, work, scratch),
-            Row(make_sum_chunks(spec.dtype), 1, add, parts.size * 1.0),
+            Row(body, tiles, {**arrays, "gw": parts}, work, scratch, ("gw",)),
+            Row(make_sum_chunks(spec.dtype), 1, add, parts.size * 1.0, 0, ("parts",)),
         ]

@@ -19,6 +19,7 @@ from ..driver import Row
 from ..packing import strips
 from ..simd import isa
 from ..specs import NO_EPILOGUE
+from .fill import fill_row
 from .gemm import BIAS, BOTH
 
 NANOSECONDS_PER_FLOP = 1 / 100
@@ -222,23 +223,18 @@ def emit_forward(plan, spec, buffers, eager=forward_gathers, kept=packed_gathers
     plans = _plans(plan, gathers, spec, driver.get_num_threads())
     epilogue = buffers.get("epilogue", NO_EPILOGUE)
     if not plans:
-        bias_alone(buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels), bias, epilogue)
+        return (fill_row(buffers["y"], spec.n * spec.oc, bias, epilogue),)
     return tuple(_row(plan, buffers["x"], w, bias, buffers["y"], epilogue) for plan in plans)
-
-
-def bias_alone(y, bias, epilogue):
-    """The output (images, channels, pixels) of a convolution without terms."""
-    result = bias[:, None] + y if epilogue.accumulate else bias[:, None]
-    y[...] = np.clip(result, epilogue.low, epilogue.high)
 
 
 def emit_data(plan, spec, buffers):
     """The rows of the data gradient by an algorithm's `plan(gather, threads)`."""
     plans = _plans(plan, data_gathers, spec, driver.get_num_threads())
-    if len(plans) < spec.sd * spec.sh * spec.sw:
-        buffers["gx"][...] = 0  # some input pixels touch no output
     bias = zeros(spec.ic, spec.dtype)
-    return tuple(_row(plan, buffers["gy"], buffers["w"], bias, buffers["gx"]) for plan in plans)
+    rows = tuple(_row(plan, buffers["gy"], buffers["w"], bias, buffers["gx"]) for plan in plans)
+    if len(plans) == spec.sd * spec.sh * spec.sw:
+        return rows
+    return fill_row(buffers["gx"], spec.n * spec.ic, bias), *rows  # some input pixels touch no output
 
 
 # ---- what the plans of all algorithms need

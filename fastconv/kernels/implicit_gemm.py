@@ -17,6 +17,7 @@ from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, isa, lanes, transpose_block
+from .fill import fill_row
 from .gathers import (
     GATHER_NUMBERS,
     GATHER_REALS,
@@ -368,8 +369,7 @@ class ConvBackwardWeights(Impl):
     @staticmethod
     def emit(spec, buffers):
         if 0 in (spec.n, spec.out_pixels, spec.ic, spec.oc):
-            buffers["gw"][...] = 0
-            return ()
+            return (fill_row(buffers["gw"], 1, zeros(1, spec.dtype)),)
         body, tiles, numbers, tables, work, scratch = _weights_plan(spec, driver.get_num_threads())
         values = {"x": buffers["x"], "gy": buffers["gy"], "gw": buffers["gw"], "zeros": zeros(spec.oc, spec.dtype)}
         main = Row(body, tiles, {**values, **tables, **numbers}, work, scratch)

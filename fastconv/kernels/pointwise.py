@@ -16,11 +16,11 @@ from ..driver import Row
 from ..packing import strips
 from ..simd import array_at, fields, isa, lanes, load_vector, load_window, store_vector, transpose_block
 from ..specs import NO_EPILOGUE
+from .fill import fill_row
 from .gathers import (
     GATHER_REALS,
     GEOMETRY_NUMBERS,
     NANOSECONDS_PER_FLOP,
-    bias_alone,
     column_step,
     split,
     zeros,
@@ -229,8 +229,7 @@ def _emit(spec, backward, x, w, bias, y, packed=None, epilogue=NO_EPILOGUE):
     if bias is None:
         bias = zeros(size, spec.dtype)
     if 0 in (spec.n, size, channels, spec.out_pixels):
-        bias_alone(y.reshape(spec.n, size, spec.out_pixels), bias, epilogue)
-        return ()
+        return (fill_row(y, spec.n * size, bias, epilogue),)
     body, tiles, values, scratch = _plan(spec, backward, packed is not None, driver.get_num_threads())
     arrays = {"x": x, "w": w if packed is None else packed, "bias": bias, "y": y}
     ends = {"low": epilogue.low, "high": epilogue.high, "start": BOTH if epilogue.accumulate else BIAS}

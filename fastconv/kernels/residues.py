@@ -14,10 +14,10 @@ from itertools import product
 
 import numpy as np
 
-from .. import _memory, driver
+from .. import driver
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
-from ..driver import Row
+from ..driver import Row, Temporary
 from ..simd import array_at, fields, isa, lanes, load_window
 from ..simd_permute import store_interleaved
 from ..simd_vector import gather_places, store_window
@@ -426,7 +426,7 @@ class ConvBackwardData(Impl):
     @staticmethod
     def emit(spec, buffers):
         pack, numbers, MR, NR, scratch, channels = _plan(spec, driver.get_num_threads())
-        packed = _memory.empty((max(1, spec.g * pack["group_size"]),), spec.dtype)
+        packed = Temporary(max(1, spec.g * pack["group_size"]), spec.dtype)
         bias = buffers.get("b")
         if bias is None:
             bias = zeros(spec.g * channels.size, spec.dtype)
@@ -435,13 +435,8 @@ class ConvBackwardData(Impl):
         tiles = spec.n * spec.g * numbers["chunks"] * numbers["parts"]
         w = {"w": buffers["w"], "packed": packed, **pack}
         x = {"x": buffers["gy"], "packed": packed, "bias": bias, "y": buffers["gx"], **numbers}
+        body, split_tiles = make_residues(spec.dtype, MR, NR, _weave(spec, MR)), spec.g * split(spec.ocg, PACK_CHANNELS)
         return (
-            Row(make_pack_weights(spec.dtype, MR), spec.g * split(spec.ocg, PACK_CHANNELS), w, packed.size * 1.0),
-            Row(
-                make_residues(spec.dtype, MR, NR, _weave(spec, MR)),
-                tiles,
-                x,
-                spec.flops() * NANOSECONDS_PER_FLOP,
-                scratch,
-            ),
+            Row(make_pack_weights(spec.dtype, MR), split_tiles, w, packed.size * 1.0)._replace(temporaries=("packed",)),
+            Row(body, tiles, x, spec.flops() * NANOSECONDS_PER_FLOP, scratch, ("packed",)),
         )

@@ -84,9 +84,9 @@ class _ConvNd(Module):
     def _conv(self, x, padding):
         """The convolution itself: the one place where the layer meets the op.  In evaluation, without gradients, the
         layer keeps its weights packed."""
-        kept = None if self.training or is_grad_enabled() else self._kept
+        conv = conv_nd if self.training or is_grad_enabled() else self._kept.conv
         arguments = x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        return conv_nd(f"conv{self._dims}d", self._dims, *arguments, kept)
+        return conv(f"conv{self._dims}d", self._dims, *arguments)
 
     def _border(self):
         """Padding as `F.pad` takes it: before and after, last axis first."""

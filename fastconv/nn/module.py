@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._device import as_array, move
 from ..autograd import Tensor, Variable, is_grad_enabled
 
 
@@ -63,9 +64,12 @@ class Module:
 
     def __call__(self, *args, **kwargs) -> Any:
         out = self.forward(*args, **kwargs)
-        if is_grad_enabled() or any(isinstance(a, Variable) for a in (*args, *kwargs.values())):
+        if is_grad_enabled():
             return out
-        return _arrays(out)
+        for a in (*args, *kwargs.values()):
+            if isinstance(a, Variable):
+                return out
+        return out if isinstance(out, np.ndarray) else _arrays(out)
 
     # -- attributes --------------------------------------------------------------------------------------------------
 
@@ -218,9 +222,12 @@ class Module:
         fn(self)
         return self
 
-    def to(self, dtype):
-        """Cast floating-point parameters and buffers, gradients included, to `dtype`."""
-        dtype = np.dtype(dtype)
+    def to(self, target):
+        """Move parameters and buffers to a device, "cpu" or "cuda", or cast the floating-point ones to a dtype;
+        gradients included. Parameters stay the same objects, so optimizers made before keep them."""
+        if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+            return self._moved(target)
+        dtype = np.dtype(target)
         if dtype.kind != "f":
             raise TypeError(f"to: wants a floating-point dtype, got {dtype}")
         for p in self.parameters():
@@ -233,6 +240,23 @@ class Module:
                 if b is not None and b.dtype.kind == "f":
                     module._buffers[name] = b.astype(dtype, copy=False)
         return self
+
+    def _moved(self, device):
+        for p in self.parameters():
+            grad, p.grad = p.grad, None
+            p.data = move(p.data, device)
+            p.grad = None if grad is None else grad.detach().to(device)
+        for module in self.modules():
+            for name, b in module._buffers.items():
+                if b is not None:
+                    module._buffers[name] = move(b, device)
+        return self
+
+    def cuda(self):
+        return self.to("cuda")
+
+    def cpu(self):
+        return self.to("cpu")
 
     def float(self):
         return self.to(np.float32)
@@ -257,7 +281,7 @@ class Module:
         all unexpected names and all arrays of another shape; otherwise what fits is copied and the rest is returned.
         """
         own = self.state_dict()
-        given = {name: np.asarray(a._data if isinstance(a, Variable) else a) for name, a in state_dict.items()}
+        given = {name: as_array(a._data if isinstance(a, Variable) else a) for name, a in state_dict.items()}
         missing = [name for name in own if name not in given]
         unexpected = [name for name in given if name not in own]
         unfit = {name: _misfit(given[name], own[name]) for name in own if name in given}
@@ -292,7 +316,7 @@ class Module:
 
 
 def _buffer(name, array):
-    array = np.asarray(array._data if isinstance(array, Variable) else array)
+    array = as_array(array._data if isinstance(array, Variable) else array)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"buffer {name!r} wants numbers, got dtype {array.dtype}")
     return array

@@ -4,26 +4,34 @@ from typing import Any
 
 import numpy as np
 
+from .._device import DeviceArray, adopt
 from ..autograd import Variable
 
 
 def array(op, name, x) -> Any:
-    """`x` must be an array or a Tensor."""
+    """`x`, which must be an array or a Tensor; arrays on a device, also foreign ones, are made ours."""
     if not isinstance(x, (np.ndarray, Variable)):
+        x = adopt(x)
+        if isinstance(x, DeviceArray):
+            return x
         raise TypeError(f"{op}: {name} must be an array or a Tensor, got {type(x).__name__}")
     return x
 
 
 def floating(op, name, x) -> Any:
     """`x` must be a floating-point array or Tensor."""
-    if array(op, name, x).dtype.kind != "f":
+    x = array(op, name, x)
+    if x.dtype.kind != "f":
         raise TypeError(f"{op}: {name} must be floating point, got {x.dtype}")
     return x
 
 
 def same_dtype(op, name, x, like) -> Any:
     """`x`, an array or Tensor or None, must have the dtype of the input `like`."""
-    if x is not None and array(op, name, x).dtype != like.dtype:
+    if x is None:
+        return x
+    x = array(op, name, x)
+    if x.dtype != like.dtype:
         raise TypeError(f"{op}: {name} has dtype {x.dtype}, the input has {like.dtype}")
     return x
 
@@ -36,6 +44,7 @@ def probability(op, p):
 
 def single_or_double(op, name, x) -> Any:
     """`x` must be a float32 or float64 array or Tensor: what the kernels compute."""
-    if array(op, name, x).dtype not in (np.float32, np.float64):
+    x = array(op, name, x)
+    if x.dtype not in (np.float32, np.float64):
         raise TypeError(f"{op}: {name} must be float32 or float64, got {x.dtype}")
     return x

@@ -9,15 +9,16 @@ The three passes are a closed set: with <., .> the sum of products,  <conv(x, w)
 bwd_weights(x, gy)>.  So the gradients of each are the other two, and derivatives of any order cost no further code.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from .. import _memory
+from .. import _memory, prepared
+from .._memory import address
 from .._registry import select
 from ..autograd import sum as add_up
-from ..autograd.op import Op, value
-from ..driver import launch
+from ..autograd.op import Op, Variable, is_watched, value, wrap
 from ..kernels import (  # noqa: F401  (they register their implementations)
     depthwise,
     depthwise_strided,
@@ -42,7 +43,7 @@ _DTYPES = (np.dtype("float32"), np.dtype("float64"))
 def _run(operation, spec, out, impl=None, **inputs):
     """Compute `out`, by the implementation that the registry selects if none is given; inputs are made dense."""
     buffers = {name: dense(array) for name, array in inputs.items()}
-    launch(*(impl or select(operation, spec)).emit(spec, {**buffers, **out}))
+    prepared.run(operation, spec, {**buffers, **out}, impl)
 
 
 def _output(shape, spec, like):
@@ -57,23 +58,79 @@ class Packed(NamedTuple):
     weights: np.ndarray | None
 
 
+MOST_KNOWN = 64  # convolutions that a layer keeps, one for each shape of its input
+
+
+class _Known(NamedTuple):
+    """A convolution that a layer has made before."""
+
+    run_at: Callable
+    version: int  # of the weights
+    weight: np.ndarray
+    bias: np.ndarray | None
+    packed: np.ndarray | None
+    addresses: tuple  # of those of them that there are
+    shape: tuple  # of the output
+
+    def holds(self, weight, bias):
+        """Whether these Tensors are what they were."""
+        same = self.weight is weight._data and self.version == weight._version
+        return same and self.bias is (None if bias is None else bias._data)
+
+
 class PackedWeights:
-    """The packed forms of one layer's weights, kept until the weights change."""
+    """What one layer in evaluation keeps: its weights in packed forms until they change, and how to make the
+    convolutions that it made before, without checking what was checked then."""
 
     def __init__(self):
         self._source = None
         self._forms = {}
+        self._known = {}
 
     def form(self, spec, weight):
         """`weight`, a Tensor, packed for the implementation that `spec` selects."""
         source = weight._data, weight._version
         if self._source is None or self._source[0] is not source[0] or self._source[1] != source[1]:
-            self._source, self._forms = source, {}
+            self._source, self._forms, self._known = source, {}, {}
         impl = select("conv.fwd", spec, packed=True)
         key = impl.name, impl.layout(spec)
         if key not in self._forms:
             self._forms[key] = Packed(impl, impl.pack(spec, dense(weight._data)))
         return self._forms[key]
+
+    def conv(self, op, ndim, input, weight, bias, stride, padding, dilation, groups):
+        """`conv_nd` where no gradient is wanted, weight and bias being Tensors."""
+        x = value(input)
+        if not isinstance(x, np.ndarray) or is_watched():
+            spec, _ = _checked(op, ndim, input, weight, bias, stride, padding, dilation, groups)
+            return Conv.apply(input, weight, bias, spec, self.form(spec, weight))
+        key = x.shape, x.dtype, stride, padding, dilation, groups, prepared.settings()
+        known = self._known.get(key)
+        if known is None or not known.holds(weight, bias):
+            spec, b = _checked(op, ndim, input, weight, bias, stride, padding, dilation, groups)
+            y = Conv.apply(input, weight, bias, spec, self.form(spec, weight))
+            self._know(key, spec, value(y), x, weight, b)
+            return y if isinstance(input, Variable) else value(y)
+        x = dense(x)
+        y = _memory.empty(known.shape, x.dtype)
+        known.run_at((address(x), *known.addresses, address(y)))
+        return wrap(y) if isinstance(input, Variable) else y
+
+    def _know(self, key, spec, y, x, weight, b):
+        impl, packed = self.form(spec, weight)
+        held = dense(weight._data), dense(b), packed
+        if not prepared.can_prepare(impl) or held[0] is not weight._data or held[1] is not b:
+            return
+        there = {name: array for name, array in zip("wb", held, strict=False) if array is not None}
+        there |= {} if packed is None else {"packed": packed}
+        run_at = prepared.call(impl, spec, {"x": x, **there, "y": y}).run_at
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        addresses = tuple(map(address, there.values()))
+        self._known[key] = _Known(run_at, weight._version, weight._data, b, packed, addresses, y.shape)
+
+    def __reduce__(self):  # a copy knows nothing: its weights lie elsewhere
+        return PackedWeights, ()
 
 
 class Conv(Op):
@@ -179,14 +236,19 @@ def _batched(shape, ndim):
     return (1, *shape) if len(shape) == ndim + 1 else tuple(shape)
 
 
-def conv_nd(op, ndim, input, weight, bias, stride, padding, dilation, groups, kept=None):
-    """The public functions below; kept: the PackedWeights of `weight`, a Tensor, for use again and again."""
+def conv_nd(op, ndim, input, weight, bias, stride, padding, dilation, groups):
+    """The public functions below."""
+    spec, _ = _checked(op, ndim, input, weight, bias, stride, padding, dilation, groups)
+    return Conv.apply(input, weight, bias, spec)
+
+
+def _checked(op, ndim, input, weight, bias, stride, padding, dilation, groups):
+    """The spec of a convolution, and the plain bias."""
     x, w = _array(op, "input", input), _array(op, "weight", weight)
     b = None if bias is None else _array(op, "bias", bias)
     _same_dtype(op, input=x, weight=w, bias=b)
     shapes = _batched(x.shape, ndim), w.shape, None if b is None else b.shape
-    spec = conv_spec(op, ndim, *shapes, stride, padding, dilation, groups, x.dtype)
-    return Conv.apply(input, weight, bias, spec, kept.form(spec, weight) if kept else None)
+    return conv_spec(op, ndim, *shapes, stride, padding, dilation, groups, x.dtype), b
 
 
 def _check_gradient(op, gy, spec):

@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from .. import prepared
 from .._jit import Block, tile_body
 from .._registry import select
 from ..autograd.op import Op
@@ -66,7 +67,7 @@ class ConvTranspose(Op):
         impl = select("conv.bwd_data", spec)
         buffers = {"gy": dense(x), "w": dense(w), "gx": y}
         if b is None:
-            launch(*impl.emit(spec, buffers))
+            prepared.run("conv.bwd_data", spec, buffers, impl)
         elif getattr(impl, "takes_bias", False):
             launch(*impl.emit(spec, {**buffers, "b": dense(b)}))
         else:

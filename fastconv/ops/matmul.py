@@ -9,10 +9,8 @@ The three forms are the three passes of a 1-d convolution of kernel size 1 whose
 and closed under differentiation as they are.
 """
 
-from .. import _memory
-from .._registry import select
+from .. import _memory, prepared
 from ..autograd import Op
-from ..driver import launch
 from ..kernels import direct, implicit_gemm, small_maps  # noqa: F401  (they register their implementations)
 from ..packing import dense
 from ..specs import conv_spec
@@ -33,7 +31,7 @@ def _product(operation, sizes, shape, names, *arrays):
     spec = _spec(sizes, dtype)
     out = _memory.empty(shape, dtype)
     buffers = dict(zip(names, (*map(dense, arrays), out), strict=True))
-    launch(*select(operation, spec).emit(spec, {"b": None, **buffers}))
+    prepared.run(operation, spec, buffers)
     return out
 
 

@@ -7,10 +7,8 @@ backward are each other's gradient.
 
 import numpy as np
 
-from .. import _memory
-from .._registry import select
+from .. import _memory, prepared
 from ..autograd.op import Op, Variable
-from ..driver import launch
 from ..kernels import (  # noqa: F401  (they register their implementations)
     adaptive_pool,
     average_pool,
@@ -30,7 +28,7 @@ def _empty(shape, spec, like, dtype=None):
 
 
 def _run(operation, spec, **buffers):
-    launch(*select(spec.prefix + operation, spec).emit(spec, buffers))
+    prepared.run(spec.prefix + operation, spec, buffers)
 
 
 # ---- the operations

@@ -1,0 +1,53 @@
+"""Calls that were made before: the rows of an operation on one spec, checked and laid out once, then run on the arrays
+of each call.
+
+For this the rows that an implementation emits may depend on which buffers there are, never on what they hold
+(`Impl.repeatable`).  Pure Python.
+"""
+
+import numpy as np
+
+from . import _config, _jit, driver
+from ._registry import select
+from .driver import Program
+
+MOST_CALLS = 1024
+_calls = {}
+
+
+def settings():
+    """What a prepared call depends on besides its spec."""
+    return driver.get_num_threads(), _config.IMPL, _config.batch_invariant()
+
+
+def can_prepare(impl):
+    return impl.repeatable and _jit.JIT and not _config.DEBUG
+
+
+def call(impl, spec, buffers):
+    """The program of an operation by one implementation on one spec; it runs on the buffers' arrays, in their order.
+
+    buffers: name -> dense array of the size and dtype that the spec says; here it only matters which there are.
+    """
+    key = impl, spec, tuple(buffers), settings()
+    known = _calls.get(key)
+    if known is None:
+        stand_ins = {name: np.empty(array.shape, array.dtype) for name, array in buffers.items()}
+        known = Program(impl.emit(spec, stand_ins), list(stand_ins.values()))
+        while len(_calls) >= MOST_CALLS:
+            _calls.pop(next(iter(_calls)), None)
+        _calls[key] = known
+    return known
+
+
+def run(operation, spec, buffers, impl=None):
+    """Run an operation on dense arrays; None: a buffer that is not there.
+
+    impl: the implementation to take; default: the one that the registry selects.
+    """
+    impl = impl or select(operation, spec)
+    if can_prepare(impl):
+        given = {name: array for name, array in buffers.items() if array is not None}
+        call(impl, spec, given).run(given.values())
+    else:
+        driver.launch(*impl.emit(spec, buffers))

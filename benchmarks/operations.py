@@ -24,7 +24,6 @@ from benchmarks.operation_cases import Operation, read
 
 PASSES = ("fwd", "bwd")
 LIMIT = 1e-3  # of a result's RMS, in float32
-SPIN = 0.015  # seconds for which idle threads of either library keep a core busy
 SECONDS = 1.5  # for the rounds of one row; slow peers get fewer rounds
 
 
@@ -105,8 +104,6 @@ def measure(case: Operation, which: str, threads: int, repeat: int) -> dict:
         own, other = ours(case, which), theirs(case, which)
         error = compared(case, which, own, other)
         candidates = {"ours": Candidate(own), "torch": Candidate(other)}
-        for candidate in candidates.values():
-            candidate.spin = SPIN if threads > 1 else 0.0
         once = sum(candidate.seconds() for candidate in candidates.values())
         samples = interleave(candidates, max(5, min(repeat, round(SECONDS / 2 / once))))
     about = {"group": case.group, "name": case.name, "goal": case.goal, "pass": which, "threads": threads}

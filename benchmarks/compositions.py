@@ -64,15 +64,32 @@ def roi_pool(x: Tensor, boxes: Tensor, size: int, scale: float) -> Tensor:
 
 
 def deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None) -> Tensor:
-    """3x3, stride 1, padding 1: every tap sampled into the im2col matrix, then one product."""
+    """3x3, stride 1, padding 1: the im2col matrix as the weighted sum of four gathered corners, then one product."""
+    n, c, h, w = x.shape
+    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    tap = torch.arange(9)[:, None, None]
+    offset = offset.reshape(n, 9, 2, h, w)
+    down, right = rows + tap // 3 - 1 + offset[:, :, 0], columns + tap % 3 - 1 + offset[:, :, 1]
+    top, left = down.floor(), right.floor()
+    pixels, matrix = x.flatten(2), torch.zeros(())
+    for i, weight_down in ((top, 1 - (down - top)), (top + 1, down - top)):
+        for j, weight_right in ((left, 1 - (right - left)), (left + 1, right - left)):
+            inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
+            share = weight_down * weight_right * inside if mask is None else weight_down * weight_right * inside * mask
+            place = (i.clamp(0, h - 1) * w + j.clamp(0, w - 1)).long().reshape(n, 1, -1)
+            matrix = matrix + pixels.gather(2, place.expand(n, c, -1)) * share.reshape(n, 1, -1)
+    return (weight.flatten(1) @ matrix.reshape(n, c * 9, h * w)).reshape(n, -1, h, w)
+
+
+def deform_conv2d_sampled(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """3x3, stride 1, padding 1: every tap by grid_sample into the im2col matrix, then one product."""
     n, c, h, w = x.shape
     rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     offset, sampled = offset.reshape(n, 9, 2, h, w), []
     for tap in range(9):
         down, right = rows + tap // 3 - 1 + offset[:, tap, 0], columns + tap % 3 - 1 + offset[:, tap, 1]
         grid = torch.stack([(2 * right + 1) / w - 1, (2 * down + 1) / h - 1], -1)
-        values = F.grid_sample(x, grid, "bilinear", "zeros", False)
-        sampled.append(values if mask is None else values * mask[:, tap : tap + 1])
+        sampled.append(F.grid_sample(x, grid, "bilinear", "zeros", False))
     matrix = torch.stack(sampled, 2).reshape(n, c * 9, h * w)
     return (weight.flatten(1) @ matrix).reshape(n, -1, h, w)
 

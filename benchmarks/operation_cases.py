@@ -6,7 +6,7 @@ faster than PyTorch it is meant to be.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,7 @@ def positions(shape: tuple[int, ...], windows: int) -> Callable[[np.random.Gener
     return make
 
 
+@cache
 def shifts(channels: int) -> np.ndarray:
     """The displacements of fastconv.functional.shift_groups."""
     from fastconv.functional import shift_groups
@@ -220,6 +221,14 @@ def _special() -> list[Operation]:
             deform,
             lambda F, x, offset, w: F.deform_conv2d(x, offset, w, None, 1, 1),
             lambda C, x, offset, w: C.deform_conv2d(x, offset, w),
+            ("x", "offset", "w"),
+        ),
+        row(
+            "deformable 3x3, 256x28x28, against nine grid_sample",
+            1,
+            deform,
+            lambda F, x, offset, w: F.deform_conv2d(x, offset, w, None, 1, 1),
+            lambda C, x, offset, w: C.deform_conv2d_sampled(x, offset, w),
             ("x", "offset", "w"),
         ),
         row(

@@ -318,9 +318,9 @@ class _Call:
         self.dtype, self.vector, self.nearest = np.dtype(dtype), lanes(dtype), mode == NEAREST
         self.blocks = -(-channels // self.vector)
         self.spare = (self.pixels // self.vector + 1) * self.vector  # with at least one pixel of zeros
-        self.settings = dict(zip(("id", "ih", "iw"), (1,) * (3 - self.axes) + tuple(size), strict=True))
-        self.settings |= {"mode": mode, "padding": padding, "align": int(align), "points": self.points}
-        self.settings |= {"axes": self.axes, "chunks": self.chunks, "taps": self.taps}
+        depth, height, width = (1,) * (3 - self.axes) + tuple(size)
+        self.settings = {"id": depth, "ih": height, "iw": width, "mode": mode, "padding": padding, "align": int(align)}
+        self.settings.update(points=self.points, axes=self.axes, chunks=self.chunks, taps=self.taps)
         names = ("axes", "channels", "pixels", "spare", "points", "chunks", "blocks", "taps")
         self.numbers = {name: getattr(self, name) for name in names}
         full = 3 * channels > self.vector  # of the lanes of a block enough have a channel

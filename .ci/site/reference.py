@@ -107,8 +107,15 @@ def _page(page, places):
         if not page.flat:
             lines += _introduction(module, len(groups) > 1, places)
         for name, entry in members:
-            lines += [f"### {name} {{ #{name} }}", "", *_entry(page.prefix + name, entry, places), ""]
+            shown = f"{page.prefix or _prefix(page, module)}{name}"
+            lines += [f"### {name} {{ #{name} }}", "", *_entry(shown, entry, places), ""]
     return "\n".join(lines)
+
+
+def _prefix(page, module):
+    """What precedes a name that one of several modules offers."""
+    offering = max((m for m in page.modules if module.startswith(m)), key=len)
+    return f"{offering.removeprefix('fastconv.')}."
 
 
 def _introduction(module, heading, places):

@@ -147,6 +147,8 @@ def _methods(cls, places):
         text = getattr(function, "__doc__", None)
         if name.startswith("_") or name == "forward" or not text or not inspect.isfunction(function):
             continue
+        if not function.__module__.startswith("fastconv"):
+            continue  # made by a base of another library
         shown = name if isinstance(member, property) else _signature(name, function, bound=True)
         text = prose(inspect.cleandoc(text), places)
         yield f'<div class="method"><p><code>.{html.escape(shown)}</code></p>{text}</div>'

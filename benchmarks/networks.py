@@ -73,7 +73,6 @@ def prepare(libraries, model: tuple, path: Path, x, threads: int):
             except (UnsupportedError, WrongResultError, RuntimeError, ImportError) as reason:
                 left_out[name] = str(reason)
             else:
-                candidate.spin = library.SPIN if threads > 1 else 0.0
                 candidates[name] = candidate
     left_out.pop("fastconv_layer", None)
     return candidates, errors, left_out

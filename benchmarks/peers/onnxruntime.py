@@ -8,7 +8,6 @@ from ..measure import Candidate, UnsupportedError
 from .onnx_graph import model_bytes
 
 NAMES = ("onnxruntime",)
-SPIN = 0.06  # by default; without spinning its parallel calls take 1.1 to 1.7 times as long
 
 
 def versions() -> dict[str, str]:

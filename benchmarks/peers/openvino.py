@@ -9,7 +9,6 @@ from ..measure import Candidate, UnsupportedError
 from .onnx_graph import model_bytes
 
 NAMES = ("openvino",)
-SPIN = 0.002
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,6 @@ from ..layers import Case, MissingError
 from ..measure import Candidate, UnsupportedError
 
 NAMES = ("fastconv", "fastconv_layer")
-SPIN = 0.015
 
 
 def versions() -> dict[str, str]:

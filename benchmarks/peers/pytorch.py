@@ -11,7 +11,6 @@ from ..layers import Case, MissingError
 from ..measure import Candidate, UnsupportedError
 
 NAMES = ("pytorch", "pytorch_channels_last")
-SPIN = 0.015
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 

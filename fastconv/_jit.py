@@ -23,12 +23,8 @@ import sys
 import tempfile
 import threading
 import types as python_types
-<<<<<<< HEAD
-from functools import cache, cached_property
-=======
 from contextlib import contextmanager
-from functools import cached_property
->>>>>>> main
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 

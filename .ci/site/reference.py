@@ -241,4 +241,4 @@ def _words(text, places):
         name = match[0]
         return f'<a href="{places[name]}">{name}</a>' if name in places else name
 
-    return re.sub(r"(?<![\w./])\w+(?:\d|_|[a-z][A-Z])\w*(?![\w(/])", link, html.escape(text, quote=False))
+    return re.sub(r"(?<![\w./])\w+(?:\d|_|[a-z][A-Z])\w*(?![\w(/-])", link, html.escape(text, quote=False))

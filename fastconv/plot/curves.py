@@ -1,6 +1,6 @@
 """Lines: something measured against something chosen."""
 
-from .style import MARKS, MaxNLocator, label, legend, lighten, panels, picture
+from .style import MARKS, MaxNLocator, label, legend, lighten, log_scale, panels, picture
 
 
 def line_plot(series, *, x, y, title=None, log="", axis=None, markers=True):
@@ -18,13 +18,10 @@ def line_plot(series, *, x, y, title=None, log="", axis=None, markers=True):
     places = sorted({float(place) for xs, _ in series.values() for place in xs})
     if all(place.is_integer() for place in places):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if "x" in log:
-        axis.set_xscale("log")
-        if len(places) <= 10:  # the few places that were chosen say more than powers of ten
-            axis.set_xticks(places, [f"{place:g}" for place in places])
-            axis.set_xticks([], minor=True)
-    if "y" in log:
-        axis.set_yscale("log")
+    log_scale(axis, log)
+    if "x" in log and len(places) <= 10:  # the few places that were chosen say more than powers of ten
+        axis.set_xticks(places, [f"{place:g}" for place in places])
+        axis.set_xticks([], minor=True)
     label(lighten(axis), title=title, x=x, y=y)
     if len(series) > 1:
         legend(axis)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 __all__ = ["DIVERGING", "INK", "MARKS", "SHADES", "STYLE", "Axes", "MaxNLocator", "Picture", "Rectangle", "image_on"]
 
@@ -83,6 +83,19 @@ def lighten(axis, grid="both"):
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     return axis
+
+
+def log_scale(axis, which):
+    """Make axes ("", "x", "y" or "xy") logarithmic; those of less than three decades get more, plain numbers."""
+    for name, ticks in (("x", axis.xaxis), ("y", axis.yaxis)):
+        if name not in which:
+            continue
+        (axis.set_xscale if name == "x" else axis.set_yscale)("log")
+        low, high = sorted(ticks.get_view_interval())
+        if high < 1000 * low:
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ticks.set_major_formatter(FormatStrFormatter("%g"))
+            ticks.set_minor_formatter(NullFormatter())
 
 
 def legend(axis, **options):

@@ -63,7 +63,7 @@ def _output(path, output, pictures):
     if "image/png" in data:
         name = f"{path.stem}-{len(pictures) + 1}.png"
         pictures.append((name, base64.b64decode("".join(data["image/png"]))))
-        return f"![{''.join(data.get('text/plain', 'picture'))}]({name})".replace("<", "").replace(">", "")
+        return f"[![picture {len(pictures)}]({name})]({name})"  # a click shows it in full size
     if "text/html" in data:
         return f"<div>{''.join(data['text/html'])}</div>"
     if "text/markdown" in data:

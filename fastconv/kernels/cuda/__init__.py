@@ -7,6 +7,7 @@ gets its counterpart; the other files are kernels, and are imported here so that
 from . import (  # noqa: F401  (they register their rules and implementations)
     activation,
     adder,
+    convolution,
     deform,
     dropout,
     gather,

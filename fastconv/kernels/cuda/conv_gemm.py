@@ -143,8 +143,8 @@ def make_gather_gemm(dtype, tile, flat, bias):
     REAL, SIM, ACROSS, ACC = TYPES[dtype], SIMULATED, tile.across, TM * TN
     LA, LB, STEP_A, STEP_B = BM * BK // tile.threads, BN * BK // tile.threads, tile.threads // BM, tile.threads // BN
     HALF_A, HALF_B, SIZE_A, SIZE_B = BK * BM, BK * BN, 2 * BK * BM, 2 * BK * BN
-    VM, VN, product, store = tile.runs[0], tile.runs[3], make_product(tile, BM, BN), make_store(dtype, tile, bias)
-    load, load_flat = make_load(dtype, tile), make_load_flat(dtype, tile)
+    VM, VN, product = tile.runs[0], tile.runs[3], make_product(tile, BM, BN)
+    load, load_flat, store = make_load(dtype, tile), make_load_flat(dtype, tile), make_store(dtype, tile, bias)
 
     @kernel(f"x:{dtype} p:{dtype} b:{dtype} y:{dtype} tab:int32 cols size*4 grid*3 mul*3 add*3 src*3 put*10")
     def gather_gemm(x, p, b, y, tab, cols, size, grid, mul, add, src, put):
@@ -158,7 +158,7 @@ def make_gather_gemm(dtype, tile, flat, bias):
         la, lb, first = cuda.local.array(LA, REAL), cuda.local.array(LB, REAL), cuda.local.array(TN, int32)
         t, group = uint32(cuda.threadIdx.x), int32(cuda.blockIdx.z)
         row0, column0 = int32(cuda.blockIdx.y * BM), int32(cuda.blockIdx.x * BN)
-        tx, ty = uint32(t % uint32(ACROSS)), uint32(t // uint32(ACROSS))
+        tx, ty, tap, c0 = uint32(t % uint32(ACROSS)), uint32(t // uint32(ACROSS)), int32(0), int32(0)
         row, deep_a = int32(t % uint32(BM)), int32(t // uint32(BM))  # the weights and the position that it loads
         lane, deep_b = int32(t % uint32(BN)), int32(t // uint32(BN))
         m, column, per = int32(row0 + row), int32(column0 + lane), int32(grid[0] * grid[1] * grid[2])
@@ -172,7 +172,6 @@ def make_gather_gemm(dtype, tile, flat, bias):
         for i in range(ACC):
             acc[i] = REAL(0)
         steps = int32((size[2] * size[1] + BK - 1) // BK) if flat else int32(size[2] * ((size[1] + BK - 1) // BK))
-        tap = c0 = int32(0)
         for step in range(int32(steps + 1)):
             if step < steps and flat:
                 load_flat(la, lb, x, p, tab, step * BK, deep_a, deep_b, weights, m, base, at, size, src, pixels)

@@ -33,7 +33,7 @@ FORMULAS = {
     "reciprocal": lambda a, b, c: 1 / a,
     "negative": lambda a, b, c: -a,
     "absolute": lambda a, b, c: abs(a),
-    "sign": lambda a, b, c: a if a != a else int(a > 0) - int(a < 0),
+    "sign": lambda a, b, c: a if a != a else 1 * (a > 0) - 1 * (a < 0),
     "exp": lambda a, b, c: exp(a),
     "log": lambda a, b, c: log(a),
     "sqrt": lambda a, b, c: sqrt(a),

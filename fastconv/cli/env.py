@@ -52,7 +52,7 @@ def _cuda():
     try:
         return _device.leaf("cuda").name()
     except RuntimeError as problem:
-        return str(problem)
+        return str(problem).removeprefix("cuda: ")
 
 
 def _version(package, missing="not installed"):

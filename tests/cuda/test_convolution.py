@@ -78,16 +78,17 @@ def test_public_functions_and_their_gradients(name):
     x, w, b = (RNG.standard_normal(shape).astype(np.float32) for shape in SHAPES[name])
     leaves = [fc.Tensor(a).to("cuda").requires_grad_() for a in (x, w, b)]
     y = getattr(F, name)(*leaves, stride=2, padding=1)
-    settings = {"stride": (2,) * (x.ndim - 2), "padding": (1,) * (x.ndim - 2)}
     wanted = oracle.conv_transpose if "transpose" in name else oracle.conv
-    np.testing.assert_allclose(y.detach().numpy(), wanted(x, w, b, **settings), rtol=1e-4, atol=1e-5)
+    ndim, batched = w.ndim - 2, x.ndim == w.ndim
+    y_wanted = wanted(x if batched else x[None], w, b, stride=2, padding=1)
+    np.testing.assert_allclose(y.detach().numpy(), y_wanted if batched else y_wanted[0], rtol=1e-4, atol=1e-5)
     gy = RNG.standard_normal(y.shape).astype(np.float32)
     y.backward(fc.Tensor(gy).to("cuda"))
     assert all(leaf.grad.device == "cuda" for leaf in leaves)
     gx, gw, gb = (leaf.grad.numpy() for leaf in leaves)
-    axes = (0, *range(2, gy.ndim))
-    np.testing.assert_allclose(gb, gy.sum(axes), rtol=1e-4, atol=1e-5)
-    bilinear = np.sum(gy * (y.detach().numpy() - b.reshape(-1, *[1] * (gy.ndim - 2))))
+    axes = tuple(range(-ndim, 0))
+    np.testing.assert_allclose(gb, gy.sum(axes).reshape(-1, len(b)).sum(0), rtol=1e-4, atol=1e-5)
+    bilinear = np.sum(gy * (y.detach().numpy() - b.reshape(-1, *[1] * ndim)))
     np.testing.assert_allclose([np.sum(gx * x), np.sum(gw * w)], bilinear, rtol=1e-3, atol=1e-4)
 
 

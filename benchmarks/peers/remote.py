@@ -46,6 +46,13 @@ class Remote:
         self.ask("prepare", name, asdict(case), which, flat, threads)
         return _RemoteCandidate(self)
 
+    def network(self, name: str, model: tuple, path: str, x: np.ndarray, threads: int) -> Candidate:
+        """The same for a network; only the path of its file and the input go to the worker."""
+        if self._worker is None:
+            self.versions()
+        self.ask("prepare_network", name, str(path), (x.shape, x.tobytes()), threads)
+        return _RemoteCandidate(self)
+
     def ask(self, request: str, *arguments):
         """Send one request and wait for its answer; UnsupportedError carries what the worker objects to."""
         if self._worker is None:

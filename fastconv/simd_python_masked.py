@@ -53,3 +53,15 @@ def add_squeezed(acc, c, ci, c_m, keep, places, v, mr, nr):
 def store_squeezed(acc, c, ci, c_m, keep, places, v, skip, mr, nr):
     for i, lanes, place in _gaps(c, ci, c_m, keep, places, v, skip, mr, nr):
         place[:] = acc[i][lanes]
+
+
+def pick_lanes(x, xi, places, pi, span):
+    run = base._take(x, xi, span * base.LANES)
+    return np.array([run[p] if p >= 0 else 0 for p in base._take(places, pi)], x.dtype)
+
+
+def store_interleaved(c, ci, c_m, y, yi, low, high, rows):
+    for i in range(base.LANES):
+        for m in range(rows):
+            if low <= i * rows + m < high:
+                base._take(y, yi + i * rows + m, 1)[0] = base._take(c, ci + m * c_m + i, 1)[0]

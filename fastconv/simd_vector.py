@@ -385,25 +385,25 @@ def store_window(typing, value, y, yi, count):
 
 @operation
 def gather_places(typing, x, xi, places, pi):
-    """The vector of x[xi + places[pi + lane]], 0 where that place is negative."""
+    """The vector of x[xi + places[pi + lane]], places in 32 bits, 0 where that place is negative."""
 
     def codegen(context, b, sig, args):
         source, vec = Place(context, b, x, args[0], args[1]), _vec_of(x)
         table = context.make_array(sig.args[2])(context, b, args[2]).data
-        numbers = ir.VectorType(_i64, vec.lanes)
+        numbers = ir.VectorType(_i32, vec.lanes)
         place = b.load(b.bitcast(b.gep(table, [args[3]]), numbers.as_pointer()))
-        place.align = 8
+        place.align = 4
         mask = b.icmp_signed(">=", place, ir.Constant(numbers, [0] * vec.lanes))
         if _config.DEBUG:
             for lane in range(vec.lanes):
                 with b.if_then(b.extract_element(mask, _i32(lane))):
-                    source.scalar(b.extract_element(place, _i32(lane)))
-        itemsize = vec.element.bitwidth // 8
-        first = _splat(b, vec, b.ptrtoint(source.scalar(_i64(0), check=False), _i64), _i64)
-        addresses = b.add(first, b.mul(place, ir.Constant(numbers, [itemsize] * vec.lanes)))
-        pointers = b.inttoptr(addresses, ir.VectorType(vec.ir.element.as_pointer(), vec.lanes))
+                    source.scalar(b.sext(b.extract_element(place, _i32(lane)), _i64))
+        # llvmlite builds no pointers by vectors of indices; the machine's gather wants just that: a base and 32 bits
+        pointers = b.gep(source.scalar(_i64(0), check=False), [_i64(0)])
+        pointers.operands, pointers.indices = [pointers.operands[0], place], [place]
+        pointers.type = ir.VectorType(pointers.type, vec.lanes)
         name = f"llvm.masked.gather.{_suffix(vec)}.v{vec.lanes}p0"
-        return _call(b, name, vec.ir, pointers, _i32(itemsize), mask, _const(vec, 0.0))
+        return _call(b, name, vec.ir, pointers, _i32(vec.element.bitwidth // 8), mask, _const(vec, 0.0))
 
     return _vec_of(x)(x, types.intp, places, types.intp), codegen
 

@@ -2,11 +2,12 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 
-from benchmarks import measure, readme_table, report
+from benchmarks import measure, operation_cases, operation_report, readme_table, report
 from benchmarks.layers import LAYERS, PASSES, Case, MissingError, read
 from fastconv.specs import conv_spec
 
@@ -170,3 +171,37 @@ def test_the_readme_gets_its_table_and_keeps_the_rest(tmp_path):
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith(f"{readme_table.END}\nafter\n") and "old" not in text
     assert text.count("| layer |") == 1 and all(f"| {row['case']} |" in text for row in results["rows"][:1])
+
+
+def test_every_operation_but_convolutions_is_measured():
+    from fastconv import functional
+
+    calls = []
+
+    class Recorder:
+        def __getattr__(self, name):
+            calls.append(name)
+            return lambda *args, **kwargs: [self]
+
+    for case in operation_cases.read():
+        case.call(Recorder(), **dict.fromkeys(case.operands))
+    without = ("conv1d", "conv2d", "conv3d", "_input", "_weight", "_loss", "logits", "dropout", "depth", "upsample")
+    names = {re.sub("[123]d$", "", name) for name in vars(functional) if not name.startswith("_") and name != "ops"}
+    measured = {re.sub("[123]d$", "", name) for name in calls}
+    missing = {name for name in names - measured if not any(word in name for word in without)}
+    small = {"cat", "split", "stack", "flatten", "channel_split", "relu6", "leaky_relu", "prelu", "hardsigmoid", "conv"}
+    variants = {"max_blur_pool", "gated_pool", "shift_groups", "sparse_shift", "active_conv", "deform_aggregate"}
+    assert missing <= small | variants | {"adder_learning_rate"}
+
+
+def test_the_operations_report_marks_what_reaches_its_goal(tmp_path):
+    row = {"group": "Pooling", "name": "max", "goal": 3, "pass": "fwd", "threads": 1, "error": 0.0}
+    row |= {"ours": 1e-3, "torch": 4e-3, "ratio": 4.0}
+    about = {"cpu": "a CPU", "date": "today", "commit": "abc", "repeat": 3, "load": 0.1}
+    about |= {"versions": {"torch": "2", "threading layer": "omp"}}
+    results = {**about, "rows": [row, {**row, "pass": "bwd", "ratio": 2.0}]}
+    text = operation_report.markdown(results)
+    assert "| max | 3 | 1.000 / 4.000: **4.00** | 1.000 / 4.000: 2.00 |" in text
+    assert "forward, 1 thread 4.00 (1 of 1 reach the goal)" in text
+    pytest.importorskip("matplotlib")
+    assert operation_report.write(results, tmp_path)[1].stat().st_size > 5000

@@ -13,6 +13,7 @@ from .._registry import Impl, implements, select
 from ..driver import Row
 from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_vector import add_vector, splat_vector, store_window
+from . import separable
 from .max_pool import MaxGather, MaxScatter
 from .window import SIZES, fill_row, max_row, rows_per_tile, sizes
 
@@ -273,6 +274,57 @@ def _mean_work(spec):
     """Nanoseconds of an output row: a vector of each row of its windows, then the columns."""
     rows = -(-spec.id // max(spec.od, 1)) * -(-spec.ih // max(spec.oh, 1)) + 1
     return 15 + 1.5 * rows * _pitch(spec) / lanes(spec.dtype) + 0.5 * spec.iw + 2 * spec.ow
+
+
+@lru_cache(maxsize=256)
+def _picked(spec, transposed):
+    """The tables of the mean, or of its gradient, as one small matrix per axis."""
+    axes = []
+    for size, out in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow)):
+        columns = _columns(size, out)
+        counts = columns["end"] - columns["first"]
+        taps = np.arange(counts.max(initial=1))
+        at = np.minimum(columns["first"][:, None] + taps, size - 1)
+        weights = np.where(taps < counts[:, None], 1 / counts[:, None], 0)
+        axis = separable.Axis(size, at, weights, counts)
+        axes.append(axis.transposed() if transposed else axis)
+    return separable.tables(axes, spec.dtype)
+
+
+class _Picked(Impl):
+    """Small windows along the row: resampling by a table."""
+
+    transposed = False
+
+    @classmethod
+    def when(cls, spec):
+        if 0 in (spec.planes, spec.in_pixels, spec.out_pixels):
+            return "needs an image"
+        most = -(-spec.iw // spec.ow) + 1 if not cls.transposed else -(-spec.ow // spec.iw) + 1
+        return None if most <= separable.MOST_EVEN else f"needs windows of at most {separable.MOST_EVEN - 1} columns"
+
+    @classmethod
+    def cost(cls, spec):
+        # a sixteenth of a vector for each value read, next to the scalar columns of the kernel for any windows
+        rows, other = (spec.od * spec.oh, spec.iw) if not cls.transposed else (spec.id * spec.ih, spec.ow)
+        return spec.planes * rows * (20 + 0.05 * other)
+
+    @classmethod
+    def emit(cls, spec, buffers):
+        x, y = (buffers["gy"], buffers["gx"]) if cls.transposed else (buffers["x"], buffers["y"])
+        shapes = (-1, spec.id, spec.ih, spec.iw), (-1, spec.od, spec.oh, spec.ow)
+        one, other = reversed(shapes) if cls.transposed else shapes
+        return [separable.row(_picked(spec, cls.transposed), x.reshape(one), y.reshape(other))]
+
+
+@implements("adaptive_avg_pool.fwd", rank=20)
+class PickedAverage(_Picked):
+    name = "adaptive_avg_pool_fwd_picked"
+
+
+@implements("adaptive_avg_pool.bwd", rank=20)
+class PickedAverageBackward(_Picked):
+    name, transposed = "adaptive_avg_pool_bwd_picked", True
 
 
 @implements("adaptive_avg_pool.fwd", rank=90)

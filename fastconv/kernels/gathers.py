@@ -23,6 +23,8 @@ from .fill import fill_row
 from .gemm import BIAS, BOTH
 
 NANOSECONDS_PER_FLOP = 1 / 100
+NANOSECONDS_ALONE = 1.3  # to write an output that has no neighbour
+CACHE_LINE, SECOND_LEVEL, NANOSECONDS_PER_LINE = 64, 1 << 20, 4.3  # bytes; a line from beyond the second-level cache
 PACK_CYCLES = 5  # to copy one vector of patches, next to one cycle for each vector multiplication
 
 
@@ -62,9 +64,14 @@ class Gather:
 
     @property
     def work(self):
-        """Nanoseconds of the multiplications alone."""
-        multiplications = self.images * self.groups * self.rows * self.pixels * self.channels * len(self.taps)
-        return 2 * multiplications * NANOSECONDS_PER_FLOP
+        """Nanoseconds of the multiplications, and of what a residue class scatters or leaves out on the way."""
+        outputs, weights = self.images * self.rows * self.pixels, self.rows * self.channels
+        each = 2 * outputs * self.channels * len(self.taps) * NANOSECONDS_PER_FLOP
+        if self.y_w != 1:
+            each += outputs * NANOSECONDS_ALONE
+            if weights * CACHE_LINE > SECOND_LEVEL and len(self.taps) * np.dtype(self.dtype).itemsize < CACHE_LINE:
+                each += weights * NANOSECONDS_PER_LINE  # lines in which other classes have their taps
+        return self.groups * each
 
     def numbers(self):
         """The fields that the blocks of all gathers share."""

@@ -1,287 +1,414 @@
 """Sampling of images at the points of a grid: forward, gradient of the image, gradient of the grid.
 
-Every output point is a weighted sum of taps: 1 (nearest), 2 or 4 (linear, cubic) per axis.  A tile computes the taps of
-a run of points once, places and weights, and then goes through the channels.  Formulas: Jaderberg et al., arXiv
-1506.02025; cubic convolution with a = -3/4 (Keys, 1981).
+Every output point is a weighted sum of taps (`grid_taps.py`).  With many channels the image is laid out in blocks of
+LANES channels, (block, pixel, lane), so that a tap is one vector for all of them and nothing is gathered; the pixel
+after the last is zero and stands for all that lies outside.  With few channels the lanes are points, and taps are
+gathered from the image as it lies.
 """
 
-from functools import cache
+from functools import cache, lru_cache
+from math import prod
 
 import numpy as np
 
 from .._jit import Block, helper, tile_body
-from ..driver import Row
-from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
-from ..simd_vector import fma_vector, gather_places, splat_vector, store_window
+from ..driver import Row, Temporary
+from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector, transpose_block, zero_vector
+from ..simd_vector import fma_vector, gather_places, mul_vector, splat_vector, store_window, sum_vector
+from .grid_taps import CHUNK, NEAREST, SCRATCH_BYTES, make_taps
 
-NUMBERS = "id ih iw axes channels points chunk chunks mode padding align taps channel_part"
-SampleBlock = Block("GridSample", "x grid y scratch", NUMBERS)
-NEAREST, LINEAR, CUBIC = 0, 1, 2
-ZEROS, BORDER, REFLECTION = 0, 1, 2
-CHUNK = 256  # points whose taps are computed at once
+LayoutBlock = Block("GridLayout", "first last scratch", "channels pixels spare blocks chunks")
+_TABLES = {"at": "i4", "w": None, "dw": None}
+SampleBlock = Block(
+    "GridSample",
+    {"x": None, "y": None, "grid": None, **_TABLES, "scratch": None},
+    "axes channels pixels spare points chunks blocks taps",
+)
+RUN = 1024  # pixels that a tile of the layout moves
 
 
-@cache
-def make_folded(dtype):
-    """Positions beyond the image, in the precision of the arrays."""
-    real = np.dtype(dtype).type
-
-    @helper
-    def folded(position, size, padding, align):
-        """(position inside the image, derivative): clipped to the border or reflected at it."""
-        slope = real(1)
-        if padding == REFLECTION:
-            low = real(0) if align else real(-0.5)
-            span = real(size - 1) if align else real(size)
-            if span <= 0:
-                return real(0), real(0)
-            distance = position - low
-            if distance < 0:
-                distance, slope = -distance, real(-1)
-            turns = np.floor(distance / span)
-            rest = distance - turns * span
-            if turns % 2 == 0:
-                position = rest + low
-            else:
-                position, slope = span - rest + low, -slope
-        if padding != ZEROS:
-            if not position > 0:
-                return real(0), real(0)
-            if position >= size - 1:
-                return real(size - 1), real(0)
-        return position, slope
-
-    return folded
+# ---- blocks of channels
 
 
 @cache
-def make_cubic_taps(dtype):
-    real = np.dtype(dtype).type
+def make_rows(dtype):
+    """Blocks of LANES x LANES values between an array with pixels innermost and one with channels innermost."""
+    LANES = lanes(dtype)
 
     @helper
-    def cubic_taps(w, dw, o, t, slope):
-        """The weights of the four taps around a position, t beyond the second, and their derivatives times slope."""
-        a = real(-0.75)
-        for k in range(4):
-            x = abs(t - real(k - 1))
-            sign = real(1) if t >= real(k - 1) else real(-1)
-            if k == 1 or k == 2:
-                w[o + k] = ((a + 2) * x - (a + 3)) * x * x + 1
-                dw[o + k] = (3 * (a + 2) * x - 2 * (a + 3)) * x * sign * slope
-            else:
-                w[o + k] = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-                dw[o + k] = ((3 * a * x - 10 * a) * x + 8 * a) * sign * slope
-
-    return cubic_taps
-
-
-@cache
-def make_axis(dtype):
-    """The taps of one axis, in the precision of the arrays."""
-    real, folded, cubic_taps = np.dtype(dtype).type, make_folded(dtype), make_cubic_taps(dtype)
-
-    @helper
-    def axis_taps(coordinate, size, mode, padding, align, at, w, dw, o):
-        """at, w, dw[o : o+taps]: position of each tap (-1: outside), weight, and its derivative by the coordinate."""
-        if align:
-            position, slope = (coordinate + real(1)) / real(2) * real(size - 1), real(size - 1) / real(2)
+    def take_block(first, one, pixels, channels, count, last, other, s):
+        """last[other + j*LANES + i] = first[one + i*pixels + j]; 0 for i >= channels or j >= count."""
+        if channels >= LANES and count >= LANES:
+            transpose_block(first, one, pixels, last, other, LANES)
         else:
-            position, slope = ((coordinate + real(1)) * real(size) - real(1)) / real(2), real(size) / real(2)
-        if mode != CUBIC:
-            position, change = folded(position, size, padding, align)
-            slope *= change
-        if not abs(position) < 1e9:
-            position = real(-100)
-        first = int(np.floor(position))
-        t = position - real(first)
-        if mode == NEAREST:
-            up = t > real(0.5) or (t == real(0.5) and first % 2 != 0)
-            at[o], w[o], dw[o] = first + 1 if up else first, real(1), real(0)
-        elif mode == LINEAR:
-            at[o], w[o], dw[o] = first, real(1) - t, -slope
-            at[o + 1], w[o + 1], dw[o + 1] = first + 1, t, slope
+            for i in range(LANES):
+                if i < channels:
+                    store_vector(load_window(first, one + i * pixels, 1, 0, min(count, LANES), 1), s, i * LANES)
+                else:
+                    zero_vector(s, i * LANES)
+            transpose_block(s, 0, LANES, last, other, LANES)
+
+    @helper
+    def give_block(last, other, first, one, pixels, channels, count, s):
+        """first[one + i*pixels + j] = last[other + j*LANES + i] for i < channels and j < count."""
+        if channels >= LANES and count >= LANES:
+            transpose_block(last, other, LANES, first, one, pixels)
         else:
-            cubic_taps(w, dw, o, t, slope)
-            for k in range(4):
-                at[o + k] = int(folded(real(first - 1 + k), size, padding, align)[0])
-        for k in range(1 if mode == NEAREST else 2 * mode):
-            if at[o + k] < 0 or at[o + k] >= size:
-                at[o + k] = -1
+            transpose_block(last, other, LANES, s, 0, LANES)
+            for i in range(min(channels, LANES)):
+                store_window(load_vector(s, i * LANES), first, one + i * pixels, count)
 
-    return axis_taps
+    return take_block, give_block
 
 
 @cache
-def make_point_taps(dtype):
-    real, axis_taps, LANES = np.dtype(dtype).type, make_axis(dtype), lanes(dtype)
+def make_layout(dtype):
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    take_block, _ = make_rows(dtype)
 
-    @helper
-    def point_taps(a, grid, first, count, at, w, dw, small_at, small_w, small_dw, derive):
-        """at, w[k, p] and, if `derive`, dw[axis, k, p] of `count` points from `first` on; at -1: outside, axis 0: x."""
-        each = 1 if a.mode == NEAREST else 2 * a.mode
-        size = a.taps * a.chunk
-        for p in range(count):
-            small_at[8], small_w[8], small_dw[8] = 0, real(1), real(0)
-            for axis in range(a.axes):
-                length = a.iw if axis == 0 else a.ih if axis == 1 else a.id
-                coordinate = grid[(first + p) * a.axes + axis]
-                axis_taps(coordinate, length, a.mode, a.padding, a.align, small_at, small_w, small_dw, 4 * axis)
-            k = p
-            for z in range(8, 8 + (each if a.axes == 3 else 1)):
-                for y in range(4, 4 + each):
-                    for x in range(each):
-                        inside = small_at[x] >= 0 and small_at[y] >= 0 and small_at[z] >= 0
-                        at[k] = (small_at[z] * a.ih + small_at[y]) * a.iw + small_at[x] if inside else -1
-                        w[k] = small_w[x] * small_w[y] * small_w[z]
-                        if derive:
-                            dw[k] = small_dw[x] * small_w[y] * small_w[z]
-                            dw[size + k] = small_w[x] * small_dw[y] * small_w[z]
-                            dw[2 * size + k] = small_w[x] * small_w[y] * small_dw[z]
-                        k += a.chunk
-        for p in range(count, min(a.chunk, count + LANES)):
-            for k in range(p, size, a.chunk):
-                at[k] = -1
+    @tile_body(LayoutBlock, dtype)
+    def grid_sample_layout(block, tile, worker):
+        """last[n, b, p, i] = first[n, b*LANES + i, p], 0 beyond.  Tile: (image, block, run of pixels)."""
+        a = fields(block)
+        first, last = array_at(a.first, a.first_size, KIND), array_at(a.last, a.last_size, KIND)
+        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        nb, start = tile // a.chunks, tile % a.chunks * RUN
+        n, c = nb // a.blocks, nb % a.blocks * LANES
+        for p in range(start, min(start + RUN, a.spare), LANES):
+            one, other = (n * a.channels + c) * a.pixels + p, (nb * a.spare + p) * LANES
+            take_block(first, one, a.pixels, a.channels - c, a.pixels - p, last, other, s)
 
-    return point_taps
+    return grid_sample_layout
 
 
 @cache
-def make_working_memory(dtype):
-    KIND, ITEM = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize
-
-    @helper
-    def working_memory(a, worker):
-        """(at, w, dw, and the same for the axes of one point) in a worker's scratch."""
-        base, size = a.scratch + worker * a.scratch_size * ITEM, a.taps * a.chunk
-        at, small_at = array_at(base, size, "i8"), array_at(base + 8 * size, 16, "i8")
-        memory = array_at(base + 8 * (size + 16), 4 * size + 32, KIND)
-        return (
-            at,
-            memory[:size],
-            memory[size : 4 * size],
-            small_at,
-            memory[4 * size : 4 * size + 16],
-            memory[4 * size + 16 :],
-        )
-
-    return working_memory
-
-
-@cache
-def make_forward(dtype):
-    """The image at the points."""
-    KIND, LANES, real = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
-    point_taps, working_memory = make_point_taps(dtype), make_working_memory(dtype)
+def make_forward(dtype, TAPS):
+    """The image at the points, many channels."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    _, give_block = make_rows(dtype)
 
     @tile_body(SampleBlock, dtype)
-    def grid_sample_fwd(block, tile, worker):
+    def grid_sample_fwd_blocks(block, tile, worker):
+        """y[n, c, p] = the sum of the taps of point p.  Tile: (image, block of channels, run of points)."""
+        a = fields(block)
+        x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
+        at = array_at(a.at, a.at_size, "i4")
+        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        nb, chunk = tile // a.chunks, tile % a.chunks
+        n, c, size = nb // a.blocks, nb % a.blocks * LANES, TAPS * CHUNK
+        image, table = nb * a.spare * LANES, (n * a.chunks + chunk) * size
+        count = min(CHUNK, a.points - chunk * CHUNK)
+        for p in range(0, count, LANES):
+            for q in range(min(LANES, count - p)):
+                k = np.uintp(table + p + q)
+                total = mul_vector(splat_vector(x, w[k]), load_vector(x, image + at[k] * LANES))
+                for tap in range(1, TAPS):
+                    k = np.uintp(table + p + q + tap * CHUNK)
+                    total = fma_vector(splat_vector(x, w[k]), load_vector(x, image + at[k] * LANES), total)
+                store_vector(total, s, q * LANES)
+            one = (n * a.channels + c) * a.points + chunk * CHUNK + p
+            give_block(s, 0, y, one, a.points, a.channels - c, count - p, s[LANES * LANES :])
+
+    return grid_sample_fwd_blocks
+
+
+@cache
+def make_input(dtype, TAPS):
+    """The gradient of the image, many channels."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    take_block, give_block = make_rows(dtype)
+
+    @tile_body(SampleBlock, dtype)
+    def grid_sample_bwd_input_blocks(block, tile, worker):
+        """x[n, c, at] += w y[n, c, p], point by point.  Tile: (image, block of channels), whole planes."""
+        a = fields(block)
+        x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
+        at = array_at(a.at, a.at_size, "i4")
+        scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        image, rows, s = scratch[: a.spare * LANES], scratch[a.spare * LANES :], scratch[(a.spare + LANES) * LANES :]
+        n, c = tile // a.blocks, tile % a.blocks * LANES
+        for p in range(0, a.spare * LANES, LANES):
+            zero_vector(image, p)
+        for start in range(0, a.points, LANES):
+            count, first = min(LANES, a.points - start), start // CHUNK * CHUNK
+            one = (n * a.channels + c) * a.points + start
+            take_block(y, one, a.points, a.channels - c, count, rows, 0, s)
+            table = (n * a.chunks * CHUNK + first) * a.taps + start - first
+            for q in range(count):
+                value = load_vector(rows, q * LANES)
+                for tap in range(TAPS):
+                    k = np.uintp(table + q + tap * CHUNK)
+                    place = at[k] * LANES
+                    store_vector(fma_vector(splat_vector(x, w[k]), value, load_vector(image, place)), image, place)
+        for p in range(0, a.pixels, LANES):
+            one = (n * a.channels + c) * a.pixels + p
+            give_block(image, p * LANES, x, one, a.pixels, a.channels - c, a.pixels - p, s)
+
+    return grid_sample_bwd_input_blocks
+
+
+@cache
+def make_grid(dtype, TAPS, AXES):
+    """The gradient of the grid, many channels."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    real, (take_block, _) = np.dtype(dtype).type, make_rows(dtype)
+
+    @tile_body(SampleBlock, dtype)
+    def grid_sample_bwd_grid_blocks(block, tile, worker):
+        """grid[n, p, axis] = the sum over channels and taps of y dw x.  Tile: (image, run of points)."""
+        a = fields(block)
+        x, y, dw = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.dw, a.dw_size, KIND)
+        grid, at = array_at(a.grid, a.grid_size, KIND), array_at(a.at, a.at_size, "i4")
+        rows = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        s = rows[a.blocks * LANES * LANES :]
+        n, chunk, size = tile // a.chunks, tile % a.chunks, TAPS * CHUNK
+        count = min(CHUNK, a.points - chunk * CHUNK)
+        for p in range(0, count, LANES):
+            for b in range(a.blocks):
+                one = (n * a.channels + b * LANES) * a.points + chunk * CHUNK + p
+                take_block(y, one, a.points, a.channels - b * LANES, count - p, rows, b * LANES * LANES, s)
+            for q in range(min(LANES, count - p)):
+                gx = gy = gz = splat_vector(x, real(0))
+                for b in range(a.blocks):
+                    value, image = load_vector(rows, (b * LANES + q) * LANES), (n * a.blocks + b) * a.spare * LANES
+                    for tap in range(TAPS):
+                        k = tap * CHUNK + p + q
+                        seen = mul_vector(value, load_vector(x, image + at[np.uintp(tile * size + k)] * LANES))
+                        d = tile * AXES * size + k
+                        gx = fma_vector(splat_vector(x, dw[np.uintp(d)]), seen, gx)
+                        gy = fma_vector(splat_vector(x, dw[np.uintp(d + size)]), seen, gy)
+                        if AXES == 3:
+                            gz = fma_vector(splat_vector(x, dw[np.uintp(d + 2 * size)]), seen, gz)
+                place = (n * a.points + chunk * CHUNK + p + q) * AXES
+                grid[place], grid[place + 1] = sum_vector(gx), sum_vector(gy)
+                if AXES == 3:
+                    grid[place + 2] = sum_vector(gz)
+
+    return grid_sample_bwd_grid_blocks
+
+
+# ---- few channels: points in the lanes
+
+
+@cache
+def make_few_forward(dtype):
+    """The image at the points, few channels."""
+    KIND, LANES, real = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
+
+    @tile_body(SampleBlock, dtype)
+    def grid_sample_fwd_points(block, tile, worker):
         """y[n, c, p] = the sum of the taps of point p.  Tile: (image, run of points)."""
         a = fields(block)
-        x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
-        grid = array_at(a.grid, a.grid_size, KIND)
-        at, w, dw, small_at, small_w, small_dw = working_memory(a, worker)
-        n, start = tile // a.chunks, tile % a.chunks * a.chunk
-        count, pixels, size = min(a.chunk, a.points - start), a.id * a.ih * a.iw, a.taps * a.chunk
-        point_taps(a, grid, n * a.points + start, count, at, w, dw, small_at, small_w, small_dw, False)
+        x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
+        at = array_at(a.at, a.at_size, "i4")
+        n, chunk, size = tile // a.chunks, tile % a.chunks, a.taps * CHUNK
+        count = min(CHUNK, a.points - chunk * CHUNK)
         for c in range(n * a.channels, (n + 1) * a.channels):
             for p in range(0, count, LANES):
                 total = splat_vector(x, real(0))
-                for k in range(p, size, a.chunk):
-                    total = fma_vector(load_vector(w, k), gather_places(x, c * pixels, at, k), total)
-                store_window(total, y, c * a.points + start + p, count - p)
+                for k in range(tile * size + p, (tile + 1) * size, CHUNK):
+                    total = fma_vector(load_vector(w, k), gather_places(x, c * a.pixels, at, k), total)
+                store_window(total, y, c * a.points + chunk * CHUNK + p, count - p)
 
-    return grid_sample_fwd
+    return grid_sample_fwd_points
 
 
 @cache
-def make_input(dtype):
-    """The gradient of the image."""
+def make_nearest(dtype):
+    """The image at the points, one tap each."""
     KIND, real = np.dtype(dtype).str[1:], np.dtype(dtype).type
-    point_taps, working_memory = make_point_taps(dtype), make_working_memory(dtype)
 
     @tile_body(SampleBlock, dtype)
-    def grid_sample_bwd_input(block, tile, worker):
-        """x[n, c, at] += w y[n, c, p], point by point.  Tile: (image, `channel_part` channels), whole planes."""
+    def grid_sample_fwd_nearest(block, tile, worker):
+        """y[n, c, p] = x[n, c, at]: plain loads beat the machine's gather.  Tile: (image, run of points)."""
         a = fields(block)
-        x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
-        grid = array_at(a.grid, a.grid_size, KIND)
-        at, w, dw, small_at, small_w, small_dw = working_memory(a, worker)
-        parts, pixels = (a.channels + a.channel_part - 1) // a.channel_part, a.id * a.ih * a.iw
-        n, c0 = tile // parts, tile % parts * a.channel_part
-        c1 = min(c0 + a.channel_part, a.channels)
-        x[(n * a.channels + c0) * pixels : (n * a.channels + c1) * pixels] = real(0)
-        for start in range(0, a.points, a.chunk):
-            count = min(a.chunk, a.points - start)
-            point_taps(a, grid, n * a.points + start, count, at, w, dw, small_at, small_w, small_dw, False)
-            for c in range(n * a.channels + c0, n * a.channels + c1):
-                plane = x[c * pixels : (c + 1) * pixels]
-                for k in range(0, a.taps * a.chunk, a.chunk):
-                    for p in range(count):
-                        i = at[k + p]
-                        if i >= 0:
-                            plane[np.uintp(i)] += w[k + p] * y[c * a.points + start + p]
+        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i4")
+        n, chunk = tile // a.chunks, tile % a.chunks
+        count, places = min(CHUNK, a.points - chunk * CHUNK), at[tile * CHUNK : (tile + 1) * CHUNK]
+        last = (n + 1) * a.channels - 1
+        for c in range(n * a.channels, last + 1, 4):  # four planes share a place; the last one may be done again
+            c1, c2, c3 = min(c + 1, last), min(c + 2, last), min(c + 3, last)
+            x0, x1, x2, x3 = x[c * a.pixels :], x[c1 * a.pixels :], x[c2 * a.pixels :], x[c3 * a.pixels :]
+            first = chunk * CHUNK
+            y0, y1 = y[c * a.points + first :], y[c1 * a.points + first :]
+            y2, y3 = y[c2 * a.points + first :], y[c3 * a.points + first :]
+            for p in range(count):
+                place = np.uintp(max(places[p], 0))
+                if places[p] >= 0:
+                    y0[p], y1[p], y2[p], y3[p] = x0[place], x1[place], x2[place], x3[place]
+                else:
+                    y0[p] = y1[p] = y2[p] = y3[p] = real(0)
 
-    return grid_sample_bwd_input
+    return grid_sample_fwd_nearest
 
 
 @cache
-def make_grid(dtype):
-    """The gradient of the grid."""
-    KIND, LANES, real = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(dtype).type
-    point_taps, working_memory = make_point_taps(dtype), make_working_memory(dtype)
+def make_few_input(dtype):
+    """The gradient of the image, few channels."""
+    KIND, real = np.dtype(dtype).str[1:], np.dtype(dtype).type
 
     @tile_body(SampleBlock, dtype)
-    def grid_sample_bwd_grid(block, tile, worker):
+    def grid_sample_bwd_input_points(block, tile, worker):
+        """x[n, c, at] += w y[n, c, p], point by point.  Tile: a plane."""
+        a = fields(block)
+        x, y, w = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.w, a.w_size, KIND)
+        at, n = array_at(a.at, a.at_size, "i4"), tile // a.channels
+        plane = x[tile * a.pixels : (tile + 1) * a.pixels]
+        plane[:] = real(0)
+        for chunk in range(a.chunks):
+            first, table = tile * a.points + chunk * CHUNK, (n * a.chunks + chunk) * a.taps * CHUNK
+            for p in range(min(CHUNK, a.points - chunk * CHUNK)):
+                value = y[first + p]
+                for k in range(table + p, table + a.taps * CHUNK, CHUNK):
+                    place = at[k]
+                    if place >= 0:
+                        plane[np.uintp(place)] += w[k] * value
+
+    return grid_sample_bwd_input_points
+
+
+@cache
+def make_few_grid(dtype):
+    """The gradient of the grid, few channels."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    real = np.dtype(dtype).type
+
+    @tile_body(SampleBlock, dtype)
+    def grid_sample_bwd_grid_points(block, tile, worker):
         """grid[n, p, axis] = the sum over channels and taps of y dw x.  Tile: (image, run of points)."""
         a = fields(block)
-        x, y = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND)
-        grid = array_at(a.grid, a.grid_size, KIND)
-        at, w, dw, small_at, small_w, small_dw = working_memory(a, worker)
-        n, start = tile // a.chunks, tile % a.chunks * a.chunk
-        count, pixels, size = min(a.chunk, a.points - start), a.id * a.ih * a.iw, a.taps * a.chunk
-        first = n * a.points + start
-        point_taps(a, grid, first, count, at, w, dw, small_at, small_w, small_dw, True)
-        for k in range(0, size, a.chunk):  # w becomes the sum over the channels of y times the tap's value
-            for p in range(0, count, LANES):
-                total = splat_vector(x, real(0))
+        x, y, dw = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.dw, a.dw_size, KIND)
+        grid, at = array_at(a.grid, a.grid_size, KIND), array_at(a.at, a.at_size, "i4")
+        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
+        n, chunk, size = tile // a.chunks, tile % a.chunks, a.taps * CHUNK
+        count = min(CHUNK, a.points - chunk * CHUNK)
+        for p in range(0, count, LANES):
+            gx = gy = gz = splat_vector(x, real(0))
+            for k in range(p, size, CHUNK):
+                seen, d = splat_vector(x, real(0)), tile * a.axes * size + k
                 for c in range(n * a.channels, (n + 1) * a.channels):
-                    gradient = load_window(y, c * a.points + start + p, 1, 0, count - p, 1)
-                    total = fma_vector(gradient, gather_places(x, c * pixels, at, k + p), total)
-                store_vector(total, w, k + p)
-        for p in range(count):
-            for axis in range(a.axes):
-                total = real(0)
-                for k in range(0, size, a.chunk):
-                    if at[k + p] >= 0:
-                        total += dw[axis * size + k + p] * w[k + p]
-                grid[(first + p) * a.axes + axis] = total  # the point's coordinates are no longer needed
+                    gradient = load_window(y, c * a.points + chunk * CHUNK + p, 1, 0, min(LANES, count - p), 1)
+                    seen = fma_vector(gradient, gather_places(x, c * a.pixels, at, tile * size + k), seen)
+                gx = fma_vector(load_window(dw, d, 1, 0, min(LANES, count - p), 1), seen, gx)
+                gy = fma_vector(load_window(dw, d + size, 1, 0, min(LANES, count - p), 1), seen, gy)
+                if a.axes == 3:
+                    gz = fma_vector(load_window(dw, d + 2 * size, 1, 0, min(LANES, count - p), 1), seen, gz)
+            store_vector(gx, s, 0)
+            store_vector(gy, s, LANES)
+            store_vector(gz, s, 2 * LANES)
+            place = (n * a.points + chunk * CHUNK + p) * a.axes
+            for q in range(min(LANES, count - p)):
+                for axis in range(a.axes):
+                    grid[place + q * a.axes + axis] = s[axis * LANES + q]
 
-    return grid_sample_bwd_grid
-
-
-def _row(make, size, mode, padding, align, x, grid, y):
-    axes, channels = len(size), x.shape[1]
-    taps, points = max(1, 2 * mode) ** axes, y[0, 0].size
-    chunks, channel_part = -(-points // CHUNK), max(1, min(16, channels // 4))
-    values = dict(zip(("id", "ih", "iw"), (1,) * (3 - axes) + tuple(size), strict=True))
-    values |= {"x": x, "grid": grid, "y": y, "axes": axes, "channels": channels, "points": points, "chunk": CHUNK}
-    values |= {"chunks": chunks, "mode": mode, "padding": padding, "align": int(align), "taps": taps}
-    tiles = -(-channels // channel_part) if make is make_input else chunks
-    scratch = 8 * (taps * CHUNK + 16) // x.dtype.itemsize + 4 * taps * CHUNK + 32
-    work = x.shape[0] * points * taps * (4 + 1.0 * channels)
-    return Row(make(x.dtype.name), x.shape[0] * tiles, values | {"channel_part": channel_part}, work, scratch)
+    return grid_sample_bwd_grid_points
 
 
-def forward_row(*arguments):
-    """The row that computes y; arguments: size, mode, padding, align, x, grid, y, none of them empty."""
-    return _row(make_forward, *arguments)
+# ---- rows of a call
 
 
-def input_row(*arguments):
-    """The row that computes the gradient in the place of x from that in the place of y."""
-    return _row(make_input, *arguments)
+class _Call:
+    """The numbers of one call: size of the image, settings, and whether channels or points are in the lanes."""
+
+    def __init__(self, n, channels, size, out, settings, dtype):
+        mode, padding, align = settings
+        self.n, self.channels, self.axes = n, channels, len(size)
+        self.pixels, self.points = prod(size), prod(out)
+        self.taps, self.chunks = max(1, 2 * mode) ** self.axes, -(-self.points // CHUNK)
+        self.dtype, self.vector, self.nearest = np.dtype(dtype), lanes(dtype), mode == NEAREST
+        self.blocks = -(-channels // self.vector)
+        self.spare = (self.pixels // self.vector + 1) * self.vector  # with at least one pixel of zeros
+        depth, height, width = (1,) * (3 - self.axes) + tuple(size)
+        self.settings = {"id": depth, "ih": height, "iw": width, "mode": mode, "padding": padding, "align": int(align)}
+        self.settings.update(points=self.points, axes=self.axes, chunks=self.chunks, taps=self.taps)
+        names = ("axes", "channels", "pixels", "spare", "points", "chunks", "blocks", "taps")
+        self.numbers = {name: getattr(self, name) for name in names}
+        full = 3 * channels > self.vector  # of the lanes of a block enough have a channel
+        self.wide = full and self.points * self.taps * 2 > self.pixels
+
+    def tables(self, derive):
+        """(at, w, dw) for `taps_row` and the rows that use them."""
+        size = self.n * self.chunks * self.taps * CHUNK
+        dw = Temporary(self.axes * size, self.dtype) if derive else np.zeros(1, self.dtype)
+        return {"at": Temporary(size, np.int32), "w": Temporary(size, self.dtype), "dw": dw}
+
+    def taps_row(self, grid, tables, derive, wide):
+        values = {**self.settings, "outside": self.pixels if wide else -1, "derive": int(derive), **tables}
+        values["grid"] = grid
+        scratch = SCRATCH_BYTES // self.dtype.itemsize + 26 * CHUNK
+        work = self.n * self.points * (3 + self.taps * (1 + derive))
+        temporaries = ("at", "w", "dw") if derive else ("at", "w")
+        return Row(make_taps(self.dtype.name), self.n * self.chunks, values, work, scratch, temporaries)
+
+    def layout_row(self, x, image):
+        chunks = -(-self.spare // RUN)
+        values = {**self.numbers, "chunks": chunks, "first": x, "last": image}
+        work = self.n * self.channels * self.pixels * 0.3
+        body = make_layout(self.dtype.name)
+        return Row(body, self.n * self.blocks * chunks, values, work, self.vector**2, ("last",))
+
+    def image(self):
+        return Temporary(self.n * self.blocks * self.spare * self.vector, self.dtype)
+
+    def row(self, body, tiles, scratch, wide, x, y, grid, tables):
+        values = {**self.numbers, "x": x, "y": y, "grid": grid, **tables}
+        temporaries = [name for name in ("x", "at", "w", "dw") if isinstance(values[name], Temporary)]
+        work = self.n * self.points * self.taps * (1 + self.channels * (0.2 if wide else 0.8))
+        return Row(body, tiles, values, work, scratch, tuple(temporaries))
 
 
-def grid_row(*arguments):
-    """The row that overwrites `grid` with its gradient."""
-    return _row(make_grid, *arguments)
+@lru_cache(maxsize=256)
+def _call(*arguments):
+    return _Call(*arguments)
+
+
+def forward_rows(x, grid, y, settings):
+    """The rows that compute y, none of the arrays empty; settings: mode, padding, align."""
+    call = _call(*x.shape[:2], x.shape[2:], y.shape[2:], settings, y.dtype.name)
+    tables, wide = call.tables(False), call.wide and not call.nearest  # a single tap is gathered as quickly
+    rows = [call.taps_row(grid, tables, False, wide)]
+    if not wide:
+        make = make_nearest if call.nearest else make_few_forward
+        return [*rows, call.row(make(call.dtype.name), call.n * call.chunks, 0, False, x, y, grid, tables)]
+    image, tiles, scratch = call.image(), call.n * call.blocks * call.chunks, 2 * call.vector**2
+    return [
+        *rows,
+        call.layout_row(x, image),
+        call.row(make_forward(call.dtype.name, call.taps), tiles, scratch, True, image, y, grid, tables),
+    ]
+
+
+def backward_rows(x, grid, gy, settings, gx, g_grid):
+    """The rows that compute gx and g_grid, either of which may be None."""
+    call = _call(*x.shape[:2], x.shape[2:], gy.shape[2:], settings, gy.dtype.name)
+    if g_grid is not None and call.nearest:
+        g_grid[...], g_grid = 0, None
+    tables, rows, wide = call.tables(g_grid is not None), [], call.wide
+    if gx is not None or g_grid is not None:
+        rows.append(call.taps_row(grid, tables, g_grid is not None, wide))
+    if gx is not None and wide:
+        scratch = (call.spare + 2 * call.vector) * call.vector
+        rows.append(
+            call.row(make_input(call.dtype.name, call.taps), call.n * call.blocks, scratch, True, gx, gy, grid, tables)
+        )
+    elif gx is not None:
+        rows.append(call.row(make_few_input(call.dtype.name), call.n * call.channels, 0, False, gx, gy, grid, tables))
+    if g_grid is not None and wide:
+        image, scratch = call.image(), (call.blocks + 1) * call.vector**2
+        rows.append(call.layout_row(x, image))
+        rows.append(
+            call.row(
+                make_grid(call.dtype.name, call.taps, call.axes),
+                call.n * call.chunks,
+                scratch,
+                True,
+                image,
+                gy,
+                g_grid,
+                tables,
+            )
+        )
+    elif g_grid is not None:
+        tiles, scratch = call.n * call.chunks, 3 * call.vector
+        rows.append(call.row(make_few_grid(call.dtype.name), tiles, scratch, False, x, gy, g_grid, tables))
+    return rows

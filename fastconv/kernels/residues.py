@@ -18,15 +18,17 @@ from .. import driver
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row, Temporary
-from ..simd import array_at, fields, isa, lanes
+from ..simd import array_at, fields, isa, lanes, load_window
+from ..simd_permute import store_interleaved
+from ..simd_vector import gather_places, store_window
 from .gathers import NANOSECONDS_PER_FLOP, PACK_CYCLES, balanced, split, zeros
 from .gemm import make_strip_product
 from .patches import make_pack_row
 
 PackBlock = Block(
     "ResiduesPack",
-    {"w": None, "packed": None, "bands": "i8", "places": "i8"},
-    "bands_count channels w_channel group_size height",
+    {"w": None, "packed": None, "bands": "i8", "places": "i4"},
+    "bands_count channels w_channel group_size",
 )
 ResiduesBlock = Block(
     "Residues",
@@ -45,8 +47,10 @@ ResiduesBlock = Block(
     "pixels chunks parts strips pitch block_channels taps_count group_size bands_count",
 )
 PACK_CHANNELS = 8
-# the numbers of a band: strips before, taps before in `places`, taps, steps before, packed weights before, rows before
-BAND = 6
+# the numbers of a band: strips before, taps before in `places`, taps, steps before, packed weights before, rows before,
+# whether the weights of a strip's rows lie side by side under every tap, rows
+BAND = 8
+WOVEN = (2, 4, 8)  # strides along a row at which the rows of neighbouring classes are written together
 
 
 @helper
@@ -59,8 +63,20 @@ def band_of(bands, count, strip):
 
 
 @cache
-def make_pack_weights(dtype):
-    KIND = np.dtype(dtype).str[1:]
+def make_pack_weights(dtype, MR):
+    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+
+    @helper
+    def pack_runs(w, source, table, out, at, taps, count):
+        """The weights of `count` rows that lie side by side under each tap, then zeros up to MR rows."""
+        for t in range(taps):
+            first = source + table[np.uintp(t * MR)]
+            for m in range(0, MR, LANES):
+                if count >= MR:
+                    store_window(load_window(w, first + m, 1, 0, MR - m, 1), out, at + t * MR + m, MR - m)
+                else:
+                    value = load_window(w, first + m, 1, 0, min(LANES, count - m), 1)
+                    store_window(value, out, at + t * MR + m, MR - m)
 
     @tile_body(PackBlock, dtype)
     def conv_residues_pack(block, tile, worker):
@@ -69,21 +85,24 @@ def make_pack_weights(dtype):
         """
         a = fields(block)
         w, packed = array_at(a.w, a.w_size, KIND), array_at(a.packed, a.packed_size, KIND)
-        bands, places = array_at(a.bands, a.bands_size, "i8"), array_at(a.places, a.places_size, "i8")
+        bands, places = array_at(a.bands, a.bands_size, "i8"), array_at(a.places, a.places_size, "i4")
         parts = (a.channels + PACK_CHANNELS - 1) // PACK_CHANNELS
         group, first = tile // parts, tile % parts * PACK_CHANNELS
-        zero = w.dtype.type(0)
         for b in range(a.bands_count):
             band = bands[b * BAND : (b + 2) * BAND]
-            size = band[2] * a.height
+            size = band[2] * MR
             for local in range(band[BAND] - band[0]):
-                table = places[band[1] + local * size : band[1] + (local + 1) * size]
+                start = band[1] + local * size
+                rows = min(MR, band[7] - local * MR)
                 for c in range(first, min(first + PACK_CHANNELS, a.channels)):
                     source = (group * a.channels + c) * a.w_channel
                     at = group * a.group_size + band[4] + (local * a.channels + c) * size
-                    out = packed[at : at + size]
-                    for i in range(size):
-                        out[i] = w[np.uintp(source + table[i])] if table[i] >= 0 else zero
+                    if band[6]:
+                        pack_runs(w, source, places[start:], packed, at, band[2], rows)
+                    else:
+                        for i in range(0, size, LANES):
+                            value = gather_places(w, source, places, start + i)
+                            store_window(value, packed, at + i, size - i)
 
     return conv_residues_pack
 
@@ -112,9 +131,44 @@ def spread(a, c, at, y, plane, rd, rh, rw, d, h, w, count):
 
 
 @cache
-def make_residues(dtype, MR, NR):
-    """The kernel for a register tile of MR x NR vectors."""
+def make_woven(LANES, WEAVE):
+    @helper
+    def same_line(rows, row):
+        """Whether the WEAVE rows from `row` on are neighbouring classes of one line of a channel's output."""
+        last = 4 * (row + WEAVE - 1)
+        same = rows[last] == rows[4 * row] and rows[last + 1] == rows[4 * row + 1]
+        return same and rows[last + 2] == rows[4 * row + 2] and rows[last + 3] - rows[4 * row + 3] == WEAVE - 1
+
+    @helper
+    def weave(a, c, at, y, plane, rd, rh, rw, d, h, w, count):
+        """`spread` for WEAVE rows at once, the classes of a whole stride, whose outputs are a run."""
+        i = 0
+        while i < count:
+            run = min(a.grid_w - w, count - i)
+            di, hi = d * a.up_d + rd - a.shift_d, h * a.up_h + rh - a.shift_h
+            if 0 <= di < a.yd and 0 <= hi < a.yh:
+                line = ((plane * a.yd + di) * a.yh + hi) * a.yw
+                for j in range(0, run, LANES):
+                    place = (w + j) * WEAVE + rw - a.shift_w
+                    high = min(a.yw - place, (run - j) * WEAVE)
+                    store_interleaved(c, at + i + j, a.pitch, y, line + place, -place, high, WEAVE)
+            i += run
+            w = 0
+            h += 1
+            if h == a.grid_h:
+                h = 0
+                d += 1
+
+    return same_line, weave
+
+
+@cache
+def make_residues(dtype, MR, NR, WEAVE):
+    """The kernel for a register tile of MR x NR vectors; WEAVE: the stride along a row if its classes are written
+    together, else 0.
+    """
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    same_line, weave = make_woven(LANES, WEAVE or 2)
     strip_product, pack_row = make_strip_product(MR, NR, LANES), make_pack_row(1, LANES)
 
     @tile_body(ResiduesBlock, dtype)
@@ -152,22 +206,32 @@ def make_residues(dtype, MR, NR):
                     *(packed, weights, 1, panel, 0, count, steps, first, first + channels * size),
                     *(c, (strip - strip0) * MR * a.pitch, a.pitch, bias, (group * a.strips + strip) * MR, 0, c0 > 0),
                 )
-        for row in range(strip0 * MR, strip1 * MR):
-            if rows[4 * row] >= 0:
-                plane, at = image_group * a.y_planes + rows[4 * row], (row - strip0 * MR) * a.pitch
-                spread(a, c, at, y, plane, rows[4 * row + 1], rows[4 * row + 2], rows[4 * row + 3], d, h, w, count)
+        row = strip0 * MR
+        while row < strip1 * MR:
+            plane, at = image_group * a.y_planes + rows[4 * row], (row - strip0 * MR) * a.pitch
+            rd, rh, rw = rows[4 * row + 1], rows[4 * row + 2], rows[4 * row + 3]
+            if WEAVE and rows[4 * row] >= 0 and row + WEAVE <= strip1 * MR and same_line(rows, row):
+                weave(a, c, at, y, plane, rd, rh, rw, d, h, w, count)
+                row += WEAVE
+            else:
+                if rows[4 * row] >= 0:
+                    spread(a, c, at, y, plane, rd, rh, rw, d, h, w, count)
+                row += 1
 
     return conv_bwd_data_residues
 
 
 # ---- programs
 
-BLOCK_K = 128  # terms of one sum, as in implicit_gemm.py
+BLOCK_K = 512  # terms of one sum: its panel fits the second-level cache
 CHUNK_VECTORS = 12  # vectors of grid points in a panel
 OUT_BYTES = 1 << 18  # of the rows that a tile keeps until they are spread over the output: a quarter of a cache of 1 MB
-CALL_VECTORS = 20  # cycles to call one register tile, next to one cycle for each vector multiplication
-SPREAD_CYCLES = 20  # to spread one vector of outputs over strided pixels
-WEIGHT_CYCLES = 60  # to pack one vector of weights
+CALL_VECTORS = 100  # cycles to call one register tile, next to one cycle for each vector multiplication
+SPREAD_CYCLES, WEAVE_CYCLES = (
+    40,
+    10,
+)  # to spread one vector of outputs over strided pixels, alone or with its neighbours
+WEIGHT_CYCLES = 40  # to pack one vector of weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,13 +306,14 @@ def _tables(spec, bands, MR, pitch, block_channels, taps_count):
     strips = size = 0
     for taps, members in bands:
         table += [strips, sum(map(len, places)), len(taps), sum(map(len, steps)) // 2, size, len(rows)]
+        index = np.array([[c * spec.taps + i for i in t] for c, _, _, _, t in members], np.int64)
+        inside = np.arange(1, len(members)) % MR > 0  # neighbours in one strip
+        table += [int((np.diff(index, axis=0)[inside] == 1).all()), len(members)]
         count = split(len(members), MR)
         members = members + [(-1, 0, 0, 0, None)] * (count * MR - len(members))
         strips += count
         size += count * MR * spec.ocg * len(taps)
-        index = np.array(
-            [[-1] * len(taps) if t is None else [c * spec.taps + i for i in t] for c, _, _, _, t in members], np.int64
-        )
+        index = np.concatenate([index, np.full((count * MR - len(index), len(taps)), -1)])
         places.append(index.reshape(count, MR, -1).transpose(0, 2, 1).ravel())
         k = np.arange(block_channels * len(taps))
         panel = (np.arange(block_channels)[:, None] * taps_count + np.array(taps, np.int64)).ravel() * pitch
@@ -256,7 +321,7 @@ def _tables(spec, bands, MR, pitch, block_channels, taps_count):
         rows += [member[:4] for member in members]
     arrays = {
         "bands": np.array([*table, strips], np.int64),
-        "places": np.concatenate(places),
+        "places": np.concatenate([*places, np.full(64, -1)]).astype(np.int32),
         "steps": np.concatenate(steps),
     }
     return {**arrays, "rows": np.array(rows, np.int64).ravel()}, strips, size
@@ -312,7 +377,6 @@ def _plan(spec, threads):
     pack = {
         **shared,
         "w_channel": spec.icg * spec.taps,
-        "height": MR,
         "bands": tables["bands"],
         "places": tables["places"],
     }
@@ -320,6 +384,11 @@ def _plan(spec, threads):
     NR = balanced(split(vectors, chunks), NR)
     scratch = block_channels * taps_count * pitch + (NR + 1) * LANES + (split(strips, parts) * MR) * pitch + NR * LANES
     return pack, numbers, MR, NR, scratch, tables["rows"][::4]
+
+
+def _weave(spec, MR):
+    """The stride along a row if tiles of MR rows hold all its classes, or several tiles do; else 0."""
+    return spec.sw if spec.sw in WOVEN and MR % spec.sw == 0 else 0
 
 
 @implements("conv.bwd_data", rank=30)
@@ -350,7 +419,8 @@ class ConvBackwardData(Impl):
             spec.ocg * len(plan.offsets), BLOCK_K
         )
         weights = WEIGHT_CYCLES * spec.g * spec.ocg * spec.icg * spec.taps / LANES
-        cycles = spec.n * spec.g * vectors * (each + SPREAD_CYCLES * rows) + weights
+        spreading = WEAVE_CYCLES if _weave(spec, MR) else SPREAD_CYCLES
+        cycles = spec.n * spec.g * vectors * (each + spreading * rows) + weights
         return 2 * cycles * LANES * NANOSECONDS_PER_FLOP
 
     @staticmethod
@@ -365,9 +435,8 @@ class ConvBackwardData(Impl):
         tiles = spec.n * spec.g * numbers["chunks"] * numbers["parts"]
         w = {"w": buffers["w"], "packed": packed, **pack}
         x = {"x": buffers["gy"], "packed": packed, "bias": bias, "y": buffers["gx"], **numbers}
+        body, split_tiles = make_residues(spec.dtype, MR, NR, _weave(spec, MR)), spec.g * split(spec.ocg, PACK_CHANNELS)
         return (
-            Row(make_pack_weights(spec.dtype), spec.g * split(spec.ocg, PACK_CHANNELS), w, packed.size * 1.0)._replace(
-                temporaries=("packed",)
-            ),
-            Row(make_residues(spec.dtype, MR, NR), tiles, x, spec.flops() * NANOSECONDS_PER_FLOP, scratch, ("packed",)),
+            Row(make_pack_weights(spec.dtype, MR), split_tiles, w, packed.size * 1.0)._replace(temporaries=("packed",)),
+            Row(body, tiles, x, spec.flops() * NANOSECONDS_PER_FLOP, scratch, ("packed",)),
         )

@@ -4,6 +4,8 @@ input (n, c, h, w) and grid (n, oh, ow, 2), or input (n, c, d, h, w) and grid (n
 (x, y, z) from -1 to 1: the centres of the outermost pixels with align_corners, else their outer edges.
 """
 
+from math import prod
+
 import numpy as np
 
 from .. import _memory
@@ -11,11 +13,12 @@ from ..autograd import matmul, reshape, swap, value
 from ..autograd.op import Op
 from ..driver import launch
 from ..kernels import grid_sample as kernels
+from ..kernels import grid_taps as taps
 from ..packing import dense
 from . import checks
 
-_MODES = {"bilinear": kernels.LINEAR, "nearest": kernels.NEAREST, "bicubic": kernels.CUBIC}
-_PADDINGS = {"zeros": kernels.ZEROS, "border": kernels.BORDER, "reflection": kernels.REFLECTION}
+_MODES = {"bilinear": taps.LINEAR, "nearest": taps.NEAREST, "bicubic": taps.CUBIC}
+_PADDINGS = {"zeros": taps.ZEROS, "border": taps.BORDER, "reflection": taps.REFLECTION}
 
 
 class GridSample(Op):
@@ -30,21 +33,18 @@ class GridSample(Op):
         ctx.settings = settings
         y = _memory.empty((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
         if y.size:
-            launch(kernels.forward_row(x.shape[2:], *settings, dense(x), dense(grid), y))
+            launch(*kernels.forward_rows(dense(x), dense(grid), y, settings))
         return y
 
     @staticmethod
     def backward(ctx, gy):
         x, grid = ctx.saved
-        gx = g_grid = None
-        if ctx.needs[0]:
-            gx = _memory.zeros(x.shape, x.dtype)
-            if gy.size:
-                launch(kernels.input_row(x.shape[2:], *ctx.settings, gx, dense(grid), dense(gy)))
-        if ctx.needs[1]:
-            g_grid = np.array(grid, order="C") if gy.size else np.zeros_like(grid)
-            if gy.size:
-                launch(kernels.grid_row(x.shape[2:], *ctx.settings, dense(x), g_grid, dense(gy)))
+        gx = np.zeros(x.shape, x.dtype) if ctx.needs[0] and not gy.size else None
+        g_grid = np.zeros(grid.shape, grid.dtype) if ctx.needs[1] and not gy.size else None
+        if gy.size:
+            gx = _memory.empty(x.shape, x.dtype) if ctx.needs[0] else None
+            g_grid = _memory.empty(grid.shape, grid.dtype) if ctx.needs[1] else None
+            launch(*kernels.backward_rows(dense(x), dense(grid), dense(gy), ctx.settings, gx, g_grid))
         return gx, g_grid, None
 
 
@@ -81,6 +81,10 @@ def grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corner
     if padding_mode not in _PADDINGS:
         raise ValueError(f"grid_sample: padding_mode must be one of {', '.join(_PADDINGS)}, given {padding_mode!r}")
     _check_shapes(input, grid)
+    if prod(input.shape[2:]) >= 2**31 // 16:
+        raise ValueError(
+            f"grid_sample: planes may have at most {2**31 // 16 - 1} pixels, given {prod(input.shape[2:])}"
+        )
     if mode == "bicubic" and input.ndim != 4:
         raise ValueError(f"grid_sample: mode 'bicubic' wants an input of 4 dimensions, given shape {input.shape}")
     return GridSample.apply(input, grid, (_MODES[mode], _PADDINGS[padding_mode], bool(align_corners)))

@@ -231,7 +231,7 @@ def winograd_pieces(typing, x, xi, table, ti, step, depth, row, column, xd, xh, 
 
     def codegen(context, b, sig, args):
         target = Place(context, b, r, *args[11:13])
-        pieces = _rows_of_pieces(context, b, table, *args[2:5], count, args[5:8], args[8:10])
+        pieces = _rows_of_pieces(context, b, table, args[2], args[3], args[4], count, args[5:8], args[8:10])
         load = _piece_loader(context, b, x, args[0], args[1], pieces, args[10], size)
         for i in range(size + 2):
             d = load(i, 0) + load(i, size)  # the second time for the first pixels behind each tile

@@ -65,7 +65,7 @@ def winograd_gradient_pieces(typing, gy, gi, table, ti, step, yd, yh, yw, r, ri,
 
     def codegen(context, b, sig, args):
         target = Place(context, b, r, *args[8:10])
-        pieces = _rows_of_pieces(context, b, table, *args[2:5], count, (_i64(0),) * 3, args[5:7])
+        pieces = _rows_of_pieces(context, b, table, args[2], args[3], args[4], count, (_i64(0),) * 3, args[5:7])
         load = _piece_loader(context, b, gy, args[0], args[1], pieces, args[7], size)
         for i in range(size):
             for j, value in enumerate(_gradient_line(b, target.vec, load(i, 0), points)):

@@ -339,3 +339,14 @@ def test_dask_blocks():
     blocks = dask_array.from_array(x, chunks=(2, 2, 8, 8))
     y = blocks.map_blocks(compiled, drop_axis=(2, 3), chunks=((2, 2, 2), (3,)), dtype=f32)
     np.testing.assert_allclose(y.compute(scheduler="threads"), compiled(x), rtol=1e-5, atol=1e-6)
+
+
+def test_compiling_leaves_no_trace_in_layers():
+    layer = nn.Conv2d(8, 8, 3).eval()
+    x = array(1, 8, 6, 6)
+    with fc.no_grad():
+        layer(x)
+    before = layer._kept
+    net = fc.compile(layer, x)
+    net(array(1, 8, 9, 9))
+    assert layer._kept is before

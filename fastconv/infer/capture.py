@@ -12,6 +12,7 @@ import weakref
 
 import numpy as np
 
+from .. import _memory
 from ..autograd import Tensor, Variable, no_grad
 from ..autograd import capture as hook
 from ..ops.conv import Conv
@@ -221,6 +222,22 @@ def _evaluation(model):
     finally:
         for module, mode in zip(modules, before, strict=True):
             module.training = mode
+
+
+@contextlib.contextmanager
+def leaving_no_trace(model):
+    """What layers keep while they run (packed weights), and memory of their results, goes afterwards: a compiled
+    network has its own."""
+    layers = [module for module in getattr(model, "modules", tuple)() if hasattr(module, "_kept")]
+    before = [layer._kept for layer in layers]
+    try:
+        for layer in layers:
+            layer._kept = type(layer._kept)()
+        yield
+    finally:
+        for layer, kept in zip(layers, before, strict=True):
+            layer._kept = kept
+        _memory.release()
 
 
 def _known_names(model):

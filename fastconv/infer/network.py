@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import _config, driver
 from ..autograd import Variable
-from .capture import capture, check_repeatable, input_names
+from .capture import capture, check_repeatable, input_names, leaving_no_trace
 from .graph import Graph, Type
 from .passes import Derived, optimise
 from .plan import Plan
@@ -192,7 +192,8 @@ class CompiledNetwork:
             return graph
         if self._structure is None:
             return self._source(types).check()
-        graph, structure = capture(self._source, {name: _noise(t) for name, t in types.items()})
+        with leaving_no_trace(self._source):
+            graph, structure = capture(self._source, {name: _noise(t) for name, t in types.items()})
         if structure.names != self._structure.names:
             raise ValueError(
                 f"for {types} the network gives {structure.names}, for the example {self._structure.names}"
@@ -231,7 +232,8 @@ def compile(model, example_inputs, check=True):
         return CompiledNetwork(model.check(), arrays)
     if not hasattr(model, "forward") and not callable(model):
         raise TypeError(f"compile: wants a module, a function or a graph, given {type(model).__name__}")
-    graph, structure = capture(model, arrays)
-    if check:
-        check_repeatable(model, arrays, graph)
+    with leaving_no_trace(model):
+        graph, structure = capture(model, arrays)
+        if check:
+            check_repeatable(model, arrays, graph)
     return CompiledNetwork(model, arrays, structure, graph)

@@ -4,10 +4,11 @@ of the copy.
 Where packed patches copy each value once per tap, this copies it once: the choice for few output channels and for wide
 images.  With a stride the rows and columns of the copy are split by phase, so that a tap's values lie side by side.
 One row of output pixels is one product; a width that fills its last vector badly speaks for packed patches, which run
-on over the ends of rows.
+on over the ends of rows.  Under a kernel one column wide whole planes are rows.
 """
 
-from functools import cache
+from dataclasses import replace
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -221,6 +222,40 @@ class ConvForward(Impl):
     @staticmethod
     def emit(spec, buffers):
         return emit_forward(gather_plan, spec, buffers)
+
+
+@lru_cache(maxsize=1024)
+def flat(spec):
+    """The same convolution in one dimension, of planes as lines: of a kernel one column wide, whose taps are rows
+    apart.  None where it is not the same."""
+    same = (spec.kw, spec.sh, spec.sw, spec.pw, spec.iw) == (1, 1, 1, 0, spec.ow)
+    if not same or spec.kh == 1 or spec.iw == 1 or max(spec.kd, spec.id, spec.od) > 1:
+        return None
+    sizes = {"ih": 1, "iw": spec.ih * spec.iw, "oh": 1, "ow": spec.oh * spec.iw, "kh": 1, "kw": spec.kh}
+    return replace(spec, **sizes, ph=0, pw=spec.ph * spec.iw, dh=1, dw=spec.dh * spec.iw)
+
+
+@implements("conv.fwd", rank=41)
+class ConvForwardFlat(Impl):
+    name = "conv_fwd_direct_flat"
+    epilogue = True
+
+    @staticmethod
+    def when(spec):
+        line = flat(spec)
+        return "needs a kernel one column wide, stride 1 and one plane" if line is None else ConvForward.when(line)
+
+    @staticmethod
+    def cost(spec):
+        return ConvForward.cost(flat(spec))
+
+    @staticmethod
+    def pack(spec, weight):
+        return pack_strips(spec, weight)
+
+    @staticmethod
+    def emit(spec, buffers):
+        return ConvForward.emit(flat(spec), buffers)
 
 
 @implements("conv.bwd_data", rank=40)

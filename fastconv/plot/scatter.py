@@ -39,13 +39,23 @@ def _slopes(axis, slopes):
 
 
 def _spread(axis, texts):
-    """Move names that would lie on each other apart, upward."""
+    """Move names that would lie on each other, or on dots: to the left of their own dot, else upward."""
     axis.figure.draw_without_rendering()
-    placed = []
+    dots = [line.get_window_extent() for line in axis.lines if line.get_linestyle() == "None"]
+    placed = [dot.padded(3) for dot in dots]
     for text in texts:
-        box = text.get_window_extent()
-        lift = 0.0
-        while any(box.translated(0, lift).overlaps(other) for other in placed):
+        box, lift = text.get_window_extent(), 0.0
+        point = axis.figure.dpi / 72
+        left = box.translated(-box.width - 12 * point, 0)
+        if _hits(box, placed) and not _hits(left, placed) and left.x0 > axis.get_window_extent().x0:
+            text.set(position=(-6, 0), horizontalalignment="right")
+            placed.append(left)
+            continue
+        while _hits(box.translated(0, lift), placed):
             lift += 1.0
-        text.set_position((6, lift * 72 / axis.figure.dpi))
+        text.set_position((6, lift / point))
         placed.append(box.translated(0, lift))
+
+
+def _hits(box, others):
+    return any(box.overlaps(other) for other in others)

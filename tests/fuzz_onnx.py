@@ -158,8 +158,8 @@ def main(count, paths):
         try:
             error = attempt(data)
         except Exception as wrong:
-            Path(f"/tmp/mutant_{index}.onnx").write_bytes(data)
-            sys.stdout.write(f"\n{type(wrong).__name__}: {wrong}, kept in /tmp/mutant_{index}.onnx\n")
+            Path(f"mutant_{index}.onnx").write_bytes(data)
+            sys.stdout.write(f"\n{type(wrong).__name__}: {wrong}, kept in mutant_{index}.onnx\n")
             error = wrong
         signal.setitimer(signal.ITIMER_PROF, 0)
         slowest = max(slowest, time.process_time() - before)

@@ -98,6 +98,7 @@ def test_session_says_what_it_is_and_runs(tmp_path):
     (x,), (y,) = session.get_inputs(), session.get_outputs()
     assert (x.name, x.shape, x.type, y.name) == ("x", ["batch", 3, "height", None], "tensor(float)", "y")
     assert "x: tensor(float)" in repr(session) and "'x'" in repr(x) and session.get_overridable_initializers() == []
+    assert session.get_modelmeta().custom_metadata_map == {}
     assert session.get_providers() == ["CPUExecutionProvider"]
     for shape in ((1, 3, 8, 8), (2, 3, 10, 6)):
         feeds = {"x": array(*shape)}

@@ -4,7 +4,7 @@ import numpy as np
 
 from .table import ModelError, lookup
 
-_REFUSALS = ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, TypeError, ValueError
+REFUSALS = ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, TypeError, ValueError
 
 
 class Scope:
@@ -51,7 +51,7 @@ def apply(node, inputs, scope=None):
             results = entry.function(node, scope, *inputs) if entry.scope else entry.function(node, *inputs)
     except ModelError:
         raise
-    except _REFUSALS as error:
+    except REFUSALS as error:
         reason = f"{error}" if not isinstance(error, KeyError) else f"needs {error}"
         given = ", ".join("-" if a is None else described(a) for a in inputs)
         raise ModelError(f"{node}: {reason or type(error).__name__}; inputs {given}") from error

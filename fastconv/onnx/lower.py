@@ -9,7 +9,7 @@ import numpy as np
 from ..infer import CompiledNetwork, Graph, OpDef, Type, register
 from ..infer import Node as Step
 from ..infer.ops import infer_types
-from .evaluate import Scope, apply
+from .evaluate import REFUSALS, Scope, apply
 from .patterns import fuse
 from .table import Body, ModelError, Node, bounded, lookup
 
@@ -160,25 +160,13 @@ class Lowering:
         if self._folded(node, inputs, outputs, names):
             return
         rule = RULES.get(node.op)
-        if (
-            rule is not None
-            and any(inputs)
-            and node.domain in ("", "ai.onnx")
-            and all(n is None or self.sized(n) for n in inputs)
-        ):
+        standard = node.domain in ("", "ai.onnx") and any(inputs)
+        if rule is not None and standard and all(n is None or self.sized(n) for n in inputs):
             before = len(self.steps)
             try:
                 if rule(self, node, inputs, outputs):
                     return
-            except (
-                ArithmeticError,
-                AttributeError,
-                LookupError,
-                NotImplementedError,
-                TypeError,
-                ValueError,
-                MemoryError,
-            ):
+            except REFUSALS:
                 pass  # the kernels are stricter than ONNX: the function of the table decides
             del self.steps[before:]
         self._python(node, inputs, outputs, names)

@@ -90,7 +90,6 @@ def prepare(libraries, case, which: str, threads: int):
             except (UnsupportedError, WrongResultError, RuntimeError) as reason:
                 left_out[name] = str(reason)
             else:
-                candidate.spin = library.SPIN if threads > 1 else 0.0
                 candidates[name] = candidate
         if want is None:  # the first library is fastconv: without it there is nothing to compare
             break

@@ -20,12 +20,7 @@ class WrongResultError(Exception):
 
 
 class Candidate:
-    """Something to time: a call without arguments, and how its result becomes a NumPy array.
-
-    spin: seconds for which its threads keep a core busy after a call.
-    """
-
-    spin = 0.0
+    """Something to time: a call without arguments, and how its result becomes a NumPy array."""
 
     def __init__(self, run: Callable[[], object], to_numpy: Callable[[object], np.ndarray] = np.asarray):
         self.run = run
@@ -42,6 +37,25 @@ class Candidate:
         for _ in range(loops):
             run()
         return (time.perf_counter() - start) / loops
+
+    def busy_seconds(self) -> float:
+        """Processor time that all threads which work for this candidate have taken so far."""
+        return time.process_time()
+
+
+PAUSE, IDLE, LONGEST_WAIT = 0.004, 0.02, 1.0
+
+
+def wait_until_idle(candidate: Candidate) -> None:
+    """Threads of many libraries keep a core busy for 10 to 200 ms after a call, in case another follows: wait until
+    they take less than 2 % of a core."""
+    end, before = time.perf_counter() + LONGEST_WAIT, candidate.busy_seconds()
+    while time.perf_counter() < end:
+        time.sleep(PAUSE)
+        now = candidate.busy_seconds()
+        if now - before < IDLE * PAUSE + 5e-5:  # looking takes a moment, too
+            return
+        before = now
 
 
 def interleave(candidates: Mapping[str, Candidate], repeat: int) -> dict[str, list[float]]:
@@ -62,7 +76,7 @@ def interleave(candidates: Mapping[str, Candidate], repeat: int) -> dict[str, li
                 candidate = candidates[name]
                 candidate.seconds()
                 samples[name].append(candidate.seconds(loops[name]))
-                time.sleep(candidate.spin)
+                wait_until_idle(candidate)
     finally:
         if collecting:
             gc.enable()
@@ -71,7 +85,7 @@ def interleave(candidates: Mapping[str, Candidate], repeat: int) -> dict[str, li
 
 def _loops(candidate: Candidate) -> int:
     once = min(candidate.seconds() for _ in range(3))
-    time.sleep(candidate.spin)
+    wait_until_idle(candidate)
     return max(1, min(MOST_LOOPS, round(SHORTEST / once)))
 
 

@@ -22,6 +22,7 @@ class DeviceArray:
     __slots__ = ()
     device: str
     shape: tuple[int, ...]
+    ndim: int
     dtype: np.dtype
     flags: Any
     copy: Any
@@ -103,15 +104,16 @@ def as_array(x) -> Any:
     return adopt(x) if is_foreign(x) else np.asarray(x)
 
 
-def rule(op, values) -> Any:
-    """The op itself if no value is on a device, else its counterpart there.
+def placed(op, args) -> Any:
+    """(the op itself if no argument is on a device, else its counterpart; the arguments, foreign arrays made ours).
 
     TypeError if arrays are on different devices, NotImplementedError if the op has no counterpart.
     """
-    device = next((v.device for v in values if isinstance(v, DeviceArray)), None)
+    args = tuple(map(adopt, args))
+    device = next((v.device for v in args if isinstance(v, DeviceArray)), None)
     if device is None:
-        return op
-    for v in values:
+        return op, args
+    for v in args:
         if isinstance(v, np.ndarray) and v.ndim:
             raise TypeError(
                 f"{op.name}: arguments on different devices: one on {device}, one of shape {v.shape} on the CPU; "
@@ -121,7 +123,7 @@ def rule(op, values) -> Any:
     for cls in op.__mro__:
         found = table.get(f"{cls.__module__.rpartition('.')[2]}.{cls.__qualname__}")
         if found is not None:
-            return found
+            return found, args
     if op.anywhere:
-        return op
+        return op, args
     raise NotImplementedError(f'{op.name}: has no implementation on {device}; move its arguments with .to("cpu")')

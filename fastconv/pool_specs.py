@@ -5,7 +5,7 @@ Three spatial dimensions, as in `specs.py`: 1-d and 2-d poolings have leading di
 dilation).  Output sizes and refusals follow torch.nn.functional.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from math import prod
 from numbers import Integral
@@ -15,6 +15,7 @@ from .specs import _AXES, _three, whole_numbers
 _ITEMSIZE = {"float32": 4, "float64": 8}
 
 
+@dataclass(frozen=True)
 class _Window:
     """What the specs of all poolings share.  `indices`: the position of the maximum is computed too."""
 
@@ -26,13 +27,13 @@ class _Window:
     od: int
     oh: int
     ow: int
-    indices: bool
-    dtype: str
-    ndim: int
+    indices: bool = field(kw_only=True)
+    dtype: str = field(kw_only=True)
+    ndim: int = field(kw_only=True)
 
     @cached_property
     def _hash(self):
-        return hash(tuple(getattr(self, field.name) for field in fields(self)))  # pyright: ignore[reportArgumentType]
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @cached_property
     def planes(self):
@@ -58,14 +59,14 @@ class _Window:
     @cached_property
     def with_indices(self):
         """The same pooling, the position of each maximum computed too."""
-        return replace(self, indices=True)  # pyright: ignore[reportArgumentType]
+        return replace(self, indices=True)
 
     def bytes(self):
         """Bytes of the input and the output (and the indices), each once."""
         return _ITEMSIZE[self.dtype] * (prod(self.x_shape) + prod(self.y_shape)) + 8 * self.indices * prod(self.y_shape)
 
     def for_one_image(self):
-        return replace(self, n=min(self.n, 1))  # pyright: ignore[reportArgumentType]
+        return replace(self, n=min(self.n, 1))
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,6 @@ class PoolSpec(_Window):
     count).
     """
 
-    n: int
-    c: int
-    id: int
-    ih: int
-    iw: int
-    od: int
-    oh: int
-    ow: int
     kd: int
     kh: int
     kw: int
@@ -98,9 +91,6 @@ class PoolSpec(_Window):
     dw: int
     count_include_pad: bool
     divisor: int
-    indices: bool
-    dtype: str
-    ndim: int
 
     prefix = ""  # of the operation's name: plain, or adaptive
 
@@ -147,18 +137,6 @@ def _counts(size, out, kernel, stride, pad, include_pad):
 class AdaptiveSpec(_Window):
     """One adaptive pooling: window i of O over a size I covers [floor(i I / O), ceil((i + 1) I / O))."""
 
-    n: int
-    c: int
-    id: int
-    ih: int
-    iw: int
-    od: int
-    oh: int
-    ow: int
-    indices: bool
-    dtype: str
-    ndim: int
-
     prefix = "adaptive_"
 
     def __hash__(self):
@@ -192,18 +170,6 @@ class AdaptiveSpec(_Window):
 class UnpoolSpec(_Window):
     """One maximum unpooling: i is the large plane that it fills, o the small one that it reads, as in the pooling."""
 
-    n: int
-    c: int
-    id: int
-    ih: int
-    iw: int
-    od: int
-    oh: int
-    ow: int
-    indices: bool
-    dtype: str
-    ndim: int
-
     prefix = "unpool_"
 
     def __hash__(self):
@@ -214,20 +180,9 @@ class UnpoolSpec(_Window):
 class FractionalSpec(_Window):
     """One fractional maximum pooling: windows of kd x kh x kw whose places are drawn at random, plane by plane."""
 
-    n: int
-    c: int
-    id: int
-    ih: int
-    iw: int
-    od: int
-    oh: int
-    ow: int
     kd: int
     kh: int
     kw: int
-    indices: bool
-    dtype: str
-    ndim: int
 
     prefix = "fractional_"
 

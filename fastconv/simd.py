@@ -372,14 +372,8 @@ def load_bits(typing, x, xi, bits):
     """The vector of x[xi + lane] where bit `lane` of `bits` is set, 0 elsewhere."""
 
     def codegen(context, b, sig, args):
-        place, vec = Place(context, b, x, args[0], args[1]), _vec_of(x)
-        bits = b.trunc(args[2], ir.IntType(vec.lanes))
-        if _config.DEBUG:
-            wide = b.zext(bits, _i64)
-            with b.if_then(b.icmp_unsigned("!=", wide, _i64(0))):
-                place.scalar(b.cttz(wide, ir.IntType(1)(1)))
-                place.scalar(b.sub(_i64(63), b.ctlz(wide, ir.IntType(1)(1))))
-        return place.masked_load(_i64(0), b.bitcast(bits, ir.VectorType(ir.IntType(1), vec.lanes)))
+        place = Place(context, b, x, args[0], args[1])
+        return place.load_bits(_i64(0), b.trunc(args[2], ir.IntType(place.vec.lanes)))
 
     return _vec_of(x)(x, types.intp, types.intp), codegen
 

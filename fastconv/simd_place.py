@@ -142,6 +142,17 @@ class Place:
         name = f"llvm.masked.load.{_suffix(self.vec)}.p0"
         return _call(self.b, name, self.vec.ir, self.vector(offset, False), align, mask, zero)
 
+    def load_bits(self, offset, bits):
+        """The vector at offset where the lane's bit is set, 0 elsewhere; bits: a whole number of as many bits as
+        lanes."""
+        b = self.b
+        if _config.DEBUG:
+            wide = b.zext(bits, _i64)
+            with b.if_then(b.icmp_unsigned("!=", wide, _i64(0))):
+                self.scalar(b.add(offset, b.cttz(wide, ir.IntType(1)(1))))
+                self.scalar(b.add(offset, b.sub(_i64(63), b.ctlz(wide, ir.IntType(1)(1)))))
+        return self.masked_load(offset, b.bitcast(bits, ir.VectorType(ir.IntType(1), self.vec.lanes)))
+
     def masked_store(self, value, offset, mask):
         align = _i32(self.vec.element.bitwidth // 8)
         name = f"llvm.masked.store.{_suffix(self.vec)}.p0"

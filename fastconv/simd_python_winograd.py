@@ -30,6 +30,20 @@ def winograd_row(x, xi, low, high, r, ri, pitch, size):
             base._take(r, ri + j * pitch)[lane] = value
 
 
+def winograd_pieces(x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, size, count):
+    rows, tiles = winograd_matrices(size)[0], base.LANES // count
+    for n in range(count):
+        source, h, pixels, d = (int(value) for value in table[ti + n * step : ti + n * step + 4])
+        for i in range(size + 2):
+            inside = 0 <= d + depth < xd and 0 <= h + row + i < xh
+            for tile in range(tiles):
+                places = [tile * size + j for j in range(size + 2)]
+                bits = [inside and pixels >> column + j & 1 for j in places]
+                line = [x[xi + source + i * xw + j] if bit else 0 for j, bit in zip(places, bits, strict=True)]
+                for j, value in enumerate(rows @ np.array(line, x.dtype)):
+                    base._take(r, ri + ((size + 2) * i + j) * pitch)[n * tiles + tile] = value
+
+
 def _planes(array, index, plane, size):
     return np.array([base._take(array, index + f * plane) for f in range((size + 2) ** 2)]).reshape(
         size + 2, size + 2, -1
@@ -55,6 +69,19 @@ def winograd_gradient_row(gy, gi, high, r, ri, pitch, size):
         places = range(size * lane, size * lane + size)
         for j, value in enumerate(rows @ np.array([gy[gi + i] if i < high else 0 for i in places], gy.dtype)):
             base._take(r, ri + j * pitch)[lane] = value
+
+
+def winograd_gradient_pieces(gy, gi, table, ti, step, yd, yh, yw, r, ri, pitch, size, count):
+    rows, tiles = winograd_matrices(size)[2].T, base.LANES // count
+    for n in range(count):
+        source, h, pixels, d = (int(value) for value in table[ti + n * step : ti + n * step + 4])
+        for i in range(size):
+            inside = 0 <= d < yd and 0 <= h + i < yh
+            for tile in range(tiles):
+                places = range(tile * size, tile * size + size)
+                line = [gy[gi + source + i * yw + j] if inside and pixels >> j & 1 else 0 for j in places]
+                for j, value in enumerate(rows @ np.array(line, gy.dtype)):
+                    base._take(r, ri + ((size + 2) * i + j) * pitch)[n * tiles + tile] = value
 
 
 def winograd_gradient_columns(r, ri, pitch, v, vi, plane, size):

@@ -174,6 +174,74 @@ def winograd_row(typing, x, xi, low, high, r, ri, pitch, M):
     return types.void(x, types.intp, types.intp, types.intp, r, types.intp, types.intp, M), codegen
 
 
+def _entries(context, b, table_type, table, places):
+    """The whole numbers of a table at these places."""
+    data = context.make_array(table_type)(context, b, table).data
+    return [b.load(b.gep(data, [place])) for place in places]
+
+
+def _rows_of_pieces(context, b, table_type, table, ti, step, count, taps, sizes):
+    """For each piece its place in x without the channel's, and a function that gives the bits of the pixels inside the
+    image in row i and from column j on; see `winograd_pieces`."""
+    (depth, row, column), (xd, xh) = taps, sizes
+    for n in range(count):
+        first = b.add(ti, b.mul(step, _i64(n)))
+        source, h, pixels, d = _entries(context, b, table_type, table, [b.add(first, _i64(i)) for i in range(4)])
+        inside = b.icmp_unsigned("<", b.add(d, depth), xd)
+        pixels = b.select(inside, b.lshr(pixels, column), _i64(0))
+
+        def bits(i, j, lanes, width, h=h, pixels=pixels):
+            inside = b.icmp_unsigned("<", b.add(b.add(h, row), _i64(i)), xh)
+            wide, narrow = ir.IntType(lanes), ir.IntType(width)
+            there = b.select(inside, b.trunc(b.lshr(pixels, _i64(j)), narrow), narrow(0))
+            return there if width == lanes else b.zext(there, wide)
+
+        yield source, bits
+
+
+def _piece_loader(context, b, array_type, array, index, pieces, width, size):
+    """A function of a row and a column of tiles, `size` pixels wide, that lie in pieces: the phases of their pixels."""
+    pieces = [(Place(context, b, array_type, array, b.add(index, source)), bits) for source, bits in pieces]
+    lanes = pieces[0][0].vec.lanes
+    halves = [*range(lanes // 2), *range(lanes, lanes + lanes // 2)]
+
+    def load(i, j):
+        offset = b.add(b.mul(width, _i64(i)), _i64(j))
+        vectors = [place.load_bits(offset, bits(i, j, lanes, lanes * size // len(pieces))) for place, bits in pieces]
+        if len(pieces) > size:
+            vectors = [_shuffle(b, *pair, halves) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
+        return _split(b, vectors)
+
+    return load
+
+
+@operation
+def winograd_pieces(typing, x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, M, N):
+    """`winograd_row` for all rows of LANES tiles in N pieces that lie anywhere; N = M: each is a vector of pixels wide,
+    N = 2 M: half a vector.
+
+    r[ri + (A*i + j)*pitch : +LANES] = (B^T d)[j] for the rows i < A = M + 2.  Piece n has the entry (source, h, bits,
+    d) at table[ti + n*step].  Its first pixel is x[xi + source], in row h + row and image d + depth; bit `column` and
+    those behind it say whether that column and those behind it lie inside.  Other pixels are 0 and not read.
+    """
+    sizes = _literals(M, N)
+    if sizes is None:
+        return None
+    (size, count), points = sizes, WINOGRAD_POINTS[sizes[0]]
+
+    def codegen(context, b, sig, args):
+        target = Place(context, b, r, *args[11:13])
+        pieces = _rows_of_pieces(context, b, table, *args[2:5], count, args[5:8], args[8:10])
+        load = _piece_loader(context, b, x, args[0], args[1], pieces, args[10], size)
+        for i in range(size + 2):
+            d = load(i, 0) + load(i, size)  # the second time for the first pixels behind each tile
+            for j, value in enumerate(_input_line(b, target.vec, d[: size + 2], points)):
+                target.store(value, b.mul(args[13], _i64((size + 2) * i + j)))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, table, *(types.intp,) * 8, r, types.intp, types.intp, M, N), codegen
+
+
 @operation
 def winograd_columns(typing, r, ri, pitch, v, vi, plane, M):
     """v[vi + (A*i + j)*plane : +LANES] = (B^T R)[i, j] with R[i, j] = r[ri + (A*i + j)*pitch : +LANES], A = M + 2."""

@@ -9,7 +9,7 @@ from numba.core import cgutils, types
 
 from .simd_place import Place, _const, _fma, _i32, _i64, _literals, _vec_of, operation
 from .simd_python_winograd import WINOGRAD_POINTS
-from .simd_winograd import _load_between, _split, _sum, weight_scales
+from .simd_winograd import _load_between, _piece_loader, _rows_of_pieces, _split, _sum, weight_scales
 
 
 def _gradient_line(b, vec, y, points):
@@ -53,6 +53,26 @@ def winograd_gradient_row(typing, gy, gi, high, r, ri, pitch, M):
         return context.get_dummy_value()
 
     return types.void(gy, types.intp, types.intp, r, types.intp, types.intp, M), codegen
+
+
+@operation
+def winograd_gradient_pieces(typing, gy, gi, table, ti, step, yd, yh, yw, r, ri, pitch, M, N):
+    """`winograd_gradient_row` for all rows of LANES tiles in N pieces, as `winograd_pieces`."""
+    sizes = _literals(M, N)
+    if sizes is None:
+        return None
+    (size, count), points = sizes, WINOGRAD_POINTS[sizes[0]]
+
+    def codegen(context, b, sig, args):
+        target = Place(context, b, r, *args[8:10])
+        pieces = _rows_of_pieces(context, b, table, *args[2:5], count, (_i64(0),) * 3, args[5:7])
+        load = _piece_loader(context, b, gy, args[0], args[1], pieces, args[7], size)
+        for i in range(size):
+            for j, value in enumerate(_gradient_line(b, target.vec, load(i, 0), points)):
+                target.store(value, b.mul(args[10], _i64((size + 2) * i + j)))
+        return context.get_dummy_value()
+
+    return types.void(gy, types.intp, table, *(types.intp,) * 5, r, types.intp, types.intp, M, N), codegen
 
 
 @operation

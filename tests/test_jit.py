@@ -3,6 +3,7 @@
 Every process here has its own cache folder, given by FASTCONV_CACHE_DIR.
 """
 
+import gc
 import os
 import shutil
 
@@ -188,6 +189,18 @@ def test_closures_are_told_apart():
     assert run_power(x, 4).tolist() == [16, 81]
     described = {_jit._describe(make_power(dtype, e).python) for dtype in ("float32", "float64") for e in (2, 4)}
     assert len(described) == 4
+
+
+@needs_jit
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_as_it_was_after_compiling(enabled):
+    before = gc.isenabled()
+    try:
+        gc.enable() if enabled else gc.disable()
+        assert make_power("float64", 5 + enabled).address
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable() if before else gc.disable()
 
 
 def test_closures_over_anything_else_are_refused():

@@ -20,10 +20,11 @@ def problem(x_shape, oc, groups=1, depth=0, **settings):
     """(spec, x, w, b, settings) with seeded values; depth: of the kernel in three dimensions."""
     r, ndim = np.random.default_rng(sum(x_shape) + oc), len(x_shape) - 2
     settings = {"stride": 1, "padding": 1, "dilation": 1, "groups": groups, **settings}
-    kernel = (depth, 3, 3) if ndim == 3 else (3, 3)
+    kernel = settings.pop("kernel", (3, 3))
+    kernel = (depth, *kernel) if ndim == 3 else kernel
     x = r.standard_normal(x_shape, np.float32)
     w = r.standard_normal((oc, x_shape[1] // groups, *kernel), np.float32) / np.float32(
-        np.sqrt(9 * x_shape[1] // groups)
+        np.sqrt(np.prod(kernel[-2:]) * x_shape[1] // groups)
     )
     b = r.standard_normal(oc, np.float32)
     return conv_spec("conv", ndim, x.shape, w.shape, b.shape, **settings, dtype=x.dtype), x, w, b, settings
@@ -68,6 +69,14 @@ CASES = {
     "padding larger than the kernel": problem((1, 3, 4, 6), 2, padding=(5, 4)),
     "no padding": problem((3, 2, 3, 9), 4, padding=0),
     "depth": problem((1, 3, 5, 6, 7), 4, depth=3, stride=(2, 1, 1), padding=(1, 1, 1)),
+    "short rows": problem((3, 4, 12, 13), 5),
+    "short rows, a vector and a rest": problem((2, 3, 21, 10), 5, padding=(2, 0)),
+    "very short rows": problem((5, 3, 7, 8), 5),
+    "short rows in depth": problem((2, 3, 5, 8, 9), 4, depth=3, padding=1),
+    "5 x 5": problem((2, 4, 14, 15), 5, padding=2, kernel=(5, 5)),
+    "4 x 7": problem((1, 3, 9, 70), 4, padding=(2, 1), kernel=(4, 7)),
+    "dilated 5 x 5": problem((1, 3, 19, 14), 4, padding=4, kernel=(5, 5), dilation=2),
+    "2 x 3 x 5": problem((1, 3, 4, 7, 9), 4, depth=2, padding=(1, 1, 2), kernel=(3, 5)),
     "dilated depth": problem((2, 2, 6, 5, 5), 3, depth=2, padding=(1, 1, 1), dilation=(3, 1, 1)),
 }
 
@@ -94,7 +103,9 @@ def test_data_gradient(impl, name):
     np.testing.assert_allclose(gx, oracle.conv_data(x.shape, w, gy, **settings), atol=3e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "dilat" not in name or "depth" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if " x " not in name and ("dilat" not in name or "depth" in name)]
+)
 def test_weight_gradient(name):
     spec, x, w, _, settings = CASES[name]
     assert winograd_weights.BackwardWeights.when(spec) is None
@@ -135,7 +146,7 @@ def test_refusals():
         return {impl.when(spec) for impl in names}
 
     assert refusals(1, 3, 8, 8) == {None}
-    assert refusals(1, 3, 8, 8, kernel=(5, 3)) == {"needs a kernel of 3 x 3, has 5 x 3"}
+    assert refusals(1, 3, 8, 8, kernel=(5, 2)) == {"needs a kernel of 3 x 3 to 9 x 9, has 5 x 2"}
     assert refusals(1, 3, 8, 8, stride=2) == {"needs stride 1, has 2 x 2"}
     assert refusals(1, 3, 8, 8, dtype="float64") == {"is tuned for float32, has float64"}
     assert refusals(0, 3, 8, 8) == {"needs an image"}

@@ -30,7 +30,7 @@ def read(path):
             if cell["execution_count"] is None:
                 raise ValueError(f"{path.name}: cell {number} was not run before the notebook was committed")
             parts.append(f"```python\n{source}\n```")
-            parts += [_output(path, output, pictures) for output in cell["outputs"]]
+            parts += [_output(path, output, pictures) for output in _joined(cell["outputs"])]
     text = "\n\n".join(part for part in parts if part) + "\n"
     title = re.search(r"^# (?:\d+\. *)?(.+)$", text, re.MULTILINE)
     if not title or not pictures:
@@ -48,8 +48,21 @@ def _formulas(text):
         if part.startswith("$$"):
             parts[i] = convert(part.strip("$").strip(), display="block")
         elif part.startswith("$") and part.endswith("$") and len(part) > 1:
-            parts[i] = convert(part.strip("$"))
+            parts[i] = f"<span>{convert(part.strip('$'))}</span>"  # at the start of a line it would be a block
     return "".join(parts)
+
+
+def _joined(outputs):
+    """Outputs with what was printed in a row as one."""
+    found = []
+    for output in outputs:
+        if output["output_type"] == "stream" and output["name"] != "stdout":
+            continue
+        if found and output["output_type"] == found[-1]["output_type"] == "stream":
+            found[-1] = found[-1] | {"text": [*found[-1]["text"], *output["text"]]}
+        else:
+            found.append(output)
+    return found
 
 
 def _output(path, output, pictures):
@@ -58,12 +71,12 @@ def _output(path, output, pictures):
     if kind == "error":
         raise ValueError(f"{path.name}: a cell ended in {output['ename']}: {output['evalue']}")
     if kind == "stream":
-        return _printed(output["text"]) if output["name"] == "stdout" else ""
+        return _printed(output["text"])
     data = output["data"]
     if "image/png" in data:
         name = f"{path.stem}-{len(pictures) + 1}.png"
         pictures.append((name, base64.b64decode("".join(data["image/png"]))))
-        return f"![{''.join(data.get('text/plain', 'picture'))}]({name})".replace("<", "").replace(">", "")
+        return f"[![picture {len(pictures)}]({name})]({name})"  # a click shows it in full size
     if "text/html" in data:
         return f"<div>{''.join(data['text/html'])}</div>"
     if "text/markdown" in data:

@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 # file of the repository -> page
 DOCUMENTS = {
     "README.md": "index.md",
-    "benchmarks/results/compare.md": "benchmarks/compare.md",
     "benchmarks/README.md": "benchmarks/method.md",
     "fastconv/README.md": "inside.md",
     "fastconv/OPS.md": "operations.md",
@@ -29,6 +28,8 @@ DOCUMENTS = {
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DOCUMENTS |= {f"notebooks/{path.name}": f"gallery/{path.stem}.md" for path in NOTEBOOKS}
 DOCUMENTS["notebooks"] = "gallery/index.md"
+RESULTS = sorted(path.name for path in (ROOT / "benchmarks/results").glob("*.md"))
+DOCUMENTS |= {f"benchmarks/results/{name}": f"benchmarks/{name}" for name in RESULTS}
 
 
 def on_config(config):
@@ -38,7 +39,7 @@ def on_config(config):
         {"Operations": [{"Operations": "operations.md"}, {"Networks": "networks.md"}]},
         {"Gallery": ["gallery/index.md", *(f"gallery/{path.stem}.md" for path in NOTEBOOKS)]},
         {"Reference": [{page.title: f"reference/{page.file}"} for page in reference.PAGES]},
-        {"Benchmarks": [{"Results": "benchmarks/compare.md"}, {"Method": "benchmarks/method.md"}]},
+        {"Benchmarks": [*(f"benchmarks/{name}" for name in RESULTS), "benchmarks/method.md"]},
         {"Inside": [{"Map of the code": "inside.md"}, {"Data": "data.md"}, {"Licence": "licence.md"}]},
     ]
     return config
@@ -48,8 +49,8 @@ def on_files(files, config):
     """All pages and pictures."""
     for name, content in _pages():
         files.append(File.generated(config, name, content=content))
-    for name in sorted((ROOT / "benchmarks/results").glob("*.png")):
-        files.append(File.generated(config, f"benchmarks/{name.name}", abs_src_path=str(name)))
+    for picture in sorted((ROOT / "benchmarks/results").glob("*.png")):
+        files.append(File.generated(config, f"benchmarks/{picture.name}", abs_src_path=str(picture)))
     return files
 
 

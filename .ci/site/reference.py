@@ -107,8 +107,15 @@ def _page(page, places):
         if not page.flat:
             lines += _introduction(module, len(groups) > 1, places)
         for name, entry in members:
-            lines += [f"### {name} {{ #{name} }}", "", *_entry(page.prefix + name, entry, places), ""]
+            shown = f"{page.prefix or _prefix(page, module)}{name}"
+            lines += [f"### {name} {{ #{name} }}", "", *_entry(shown, entry, places), ""]
     return "\n".join(lines)
+
+
+def _prefix(page, module):
+    """What precedes a name that one of several modules offers."""
+    offering = max((m for m in page.modules if module.startswith(m)), key=len)
+    return f"{offering.removeprefix('fastconv.')}."
 
 
 def _introduction(module, heading, places):
@@ -140,6 +147,8 @@ def _methods(cls, places):
         text = getattr(function, "__doc__", None)
         if name.startswith("_") or name == "forward" or not text or not inspect.isfunction(function):
             continue
+        if not function.__module__.startswith("fastconv"):
+            continue  # made by a base of another library
         shown = name if isinstance(member, property) else _signature(name, function, bound=True)
         text = prose(inspect.cleandoc(text), places)
         yield f'<div class="method"><p><code>.{html.escape(shown)}</code></p>{text}</div>'
@@ -232,4 +241,4 @@ def _words(text, places):
         name = match[0]
         return f'<a href="{places[name]}">{name}</a>' if name in places else name
 
-    return re.sub(r"(?<![\w./])\w+(?:\d|_|[a-z][A-Z])\w*(?![\w(/])", link, html.escape(text, quote=False))
+    return re.sub(r"(?<![\w./])\w+(?:\d|_|[a-z][A-Z])\w*(?![\w(/-])", link, html.escape(text, quote=False))

@@ -33,21 +33,34 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
     if which != "fwd":
         raise UnsupportedError("no gradients")
     with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "layer.onnx"), Path(folder, "layer.mnn")
+        source = Path(folder, "layer.onnx")
         source.write_bytes(model_bytes(case, arrays))
+        return _session(source, arrays, case.shapes["gy"], threads)
+
+
+def network(name: str, model: tuple, path: str, x: np.ndarray, threads: int) -> Candidate:
+    """A session of the converted file; input and output as for a layer."""
+    return _session(Path(path), {None: x}, None, threads)
+
+
+def _session(source: Path, arrays: dict, shape: tuple[int, ...] | None, threads: int) -> Candidate:
+    """shape: of the output; None: as the session says."""
+    target = source.with_suffix(".mnn")
+    if not target.exists():
         arguments = {"-f": "ONNX", "--modelFile": str(source), "--MNNModel": str(target), "--bizCode": "layer"}
         _tools.mnnconvert(["mnnconvert", *(word for pair in arguments.items() for word in pair)])
-        if not target.exists():
-            raise UnsupportedError("its converter refuses the layer")
-        interpreter = MNN.Interpreter(str(target))
+    if not target.exists():
+        raise UnsupportedError("its converter refuses the model")
+    interpreter = MNN.Interpreter(str(target))
     session = interpreter.createSession({"backend": "CPU", "numThread": threads, "precision": "high"})
     for key, tensor in interpreter.getSessionInputAll(session).items():
-        tensor.copyFrom(on_host(arrays[key]))
+        tensor.copyFrom(on_host(arrays.get(key, arrays.get(None))))
     output = interpreter.getSessionOutput(session)
+    sizes = tuple(shape or output.getShape())
 
     def to_numpy(_: object) -> np.ndarray:
-        host = on_host(np.zeros(case.shapes["gy"], np.float32))
+        host = on_host(np.zeros(sizes, np.float32))
         output.copyToHostTensor(host)
-        return np.array(host.getNumpyData()).reshape(case.shapes["gy"])
+        return np.array(host.getNumpyData()).reshape(sizes)
 
     return Candidate(lambda: interpreter.runSession(session), to_numpy)

@@ -53,6 +53,11 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
     return Candidate(run, lambda outputs: np.stack([np.array(mat) for mat in outputs]).reshape(case.shapes["gy"]))
 
 
+def network(name: str, model: tuple, path: str, x: np.ndarray, threads: int) -> Candidate:
+    """Its Python package has no converter, and ncnn reads no other format than its own."""
+    raise UnsupportedError("no converter in its Python package")
+
+
 def _load(case: Case, arrays: dict[str, np.ndarray], threads: int) -> ncnn.Net:
     if case.kind not in LAYERS:
         raise UnsupportedError(f"no layer for {case.op}")

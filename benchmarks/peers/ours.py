@@ -10,7 +10,6 @@ from ..layers import Case, MissingError
 from ..measure import Candidate, UnsupportedError
 
 NAMES = ("fastconv", "fastconv_layer")
-SPIN = 0.015
 
 
 def versions() -> dict[str, str]:
@@ -31,3 +30,17 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
     except MissingError as error:
         raise UnsupportedError(f"{error} is not there yet") from None
     return Candidate(lambda: layer(arrays["x"]))
+
+
+def network(name: str, model: tuple, path: str, x: np.ndarray, threads: int) -> Candidate:
+    """The compiled network; model: (name, weights, module)."""
+    if name != "fastconv":
+        raise UnsupportedError("networks are compiled")
+    fastconv.set_num_threads(threads)
+    net = fastconv.compile(model[2], x, check=False)
+
+    def run():
+        fastconv.set_num_threads(threads)
+        return net(x)
+
+    return Candidate(run, lambda y: y["out"] if isinstance(y, dict) else y)

@@ -11,7 +11,6 @@ from ..layers import Case, MissingError
 from ..measure import Candidate, UnsupportedError
 
 NAMES = ("pytorch", "pytorch_channels_last")
-SPIN = 0.015
 LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
@@ -30,6 +29,32 @@ def candidate(name: str, case: Case, which: str, arrays: dict[str, np.ndarray], 
         tensors = {key: tensor.contiguous(memory_format=LAYOUTS[case.ndim]) for key, tensor in tensors.items()}
     run = _forward(case, tensors) if which == "fwd" else _backward(case, which, tensors)
     return Candidate(run, lambda tensor: tensor.detach().contiguous().numpy())
+
+
+def network(name: str, model: tuple, path: str, x: np.ndarray, threads: int) -> Candidate:
+    """torchvision's network of that name with the same weights."""
+    from tests.torchvision_models import THEIRS, builder
+
+    torch.set_num_threads(threads)
+    build = builder(model[0])
+    if build is None:
+        raise UnsupportedError("torchvision has no such network")
+    settings = {"weights": None, **THEIRS.get(model[0], {})} | ({"aux_loss": False} if "deeplab" in model[0] else {})
+    network = build(**settings).eval()
+    state = {key: torch.from_numpy(np.array(array)) for key, array in model[1].items()}
+    missing = network.load_state_dict(state, strict=False).missing_keys  # auxiliary classifiers, for training alone
+    if any(not key.startswith(("aux", "AuxLogits")) for key in missing):
+        raise UnsupportedError(f"weights without {missing[0]}")
+    tensor = torch.from_numpy(x)
+    if name == "pytorch_channels_last":
+        layout = LAYOUTS[x.ndim - 2]
+        network, tensor = network.to(memory_format=layout), tensor.contiguous(memory_format=layout)
+
+    def run():
+        with torch.inference_mode():
+            return network(tensor)
+
+    return Candidate(run, lambda y: (y["out"] if isinstance(y, dict) else y).contiguous().numpy())
 
 
 def _forward(case: Case, tensors: dict[str, torch.Tensor]):

@@ -7,6 +7,7 @@ messages between the processes are not counted.
 import os
 import pickle
 import subprocess
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,8 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class Remote:
     """Has the names that a module of this folder has; a worker under another interpreter answers."""
-
-    SPIN = 0.01  # the longest of those that run this way
 
     def __init__(self, module: str, python: str):
         self.NAMES = (module,)
@@ -47,6 +46,13 @@ class Remote:
         self.ask("prepare", name, asdict(case), which, flat, threads)
         return _RemoteCandidate(self)
 
+    def network(self, name: str, model: tuple, path: str, x: np.ndarray, threads: int) -> Candidate:
+        """The same for a network; only the path of its file and the input go to the worker."""
+        if self._worker is None:
+            self.versions()
+        self.ask("prepare_network", name, str(path), (x.shape, x.tobytes()), threads)
+        return _RemoteCandidate(self)
+
     def ask(self, request: str, *arguments):
         """Send one request and wait for its answer; UnsupportedError carries what the worker objects to."""
         if self._worker is None:
@@ -62,6 +68,10 @@ class Remote:
         if not accepted:
             raise UnsupportedError(answer)
         return answer
+
+    def busy_seconds(self) -> float:
+        """Processor time that the worker has taken."""
+        return 0.0 if self._worker is None else time.clock_gettime(~self._worker.pid << 3 | 2)  # as CPU clocks of Linux
 
     def close(self) -> None:
         """End the worker: its input is closed, upon which it leaves."""
@@ -85,3 +95,7 @@ class _RemoteCandidate(Candidate):
     def seconds(self, loops: int = 1) -> float:
         """See Candidate."""
         return self._remote.ask("seconds", loops)
+
+    def busy_seconds(self) -> float:
+        """See Candidate."""
+        return super().busy_seconds() + self._remote.busy_seconds()

@@ -32,6 +32,10 @@ class Service:
         arrays = {key: np.frombuffer(data, np.float32).reshape(shape).copy() for key, (shape, data) in flat.items()}
         self._candidate = self._library.candidate(name, Case(**case), which, arrays, threads)
 
+    def prepare_network(self, name: str, path: str, x: tuple, threads: int) -> None:
+        array = np.frombuffer(x[1], np.float32).reshape(x[0]).copy()
+        self._candidate = self._library.network(name, None, path, array, threads)
+
     def output(self) -> tuple[tuple[int, ...], bytes]:
         output = np.ascontiguousarray(self._candidate.output(), np.float32)
         return output.shape, output.tobytes()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._device import ARRAYS, Rule, rule, rules
+from .._device import ARRAYS, Rule, placed, rules
 
 
 class _State(threading.local):
@@ -190,7 +190,7 @@ class Op:
                 result = _apply_variables(cls, args)
                 break
         else:
-            chosen = rule(cls, args) if rules else cls
+            chosen, args = placed(cls, args) if rules else (cls, args)
             result = chosen.forward(Context((False,) * len(args), False), *args)
         if _state.callback is not None:
             _state.callback(cls, args, result if isinstance(result, tuple) else (result,))
@@ -203,7 +203,7 @@ def _apply_variables(op, args):
     recording = True in needs
     ctx = Context(needs, recording)
     if rules:
-        chosen = rule(op, values)
+        chosen, values = placed(op, values)
         ctx.rule = None if chosen is op else chosen
     result = (ctx.rule or op).forward(ctx, *values)
     raw = result if isinstance(result, tuple) else (result,)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import _config, driver
+from .. import _config, _device, driver
 from .. import functional as F
 from ..simd import isa
 from .console import pairs
@@ -44,6 +44,15 @@ def _machine():
     )
     yield "threading layer", _threading_layer()
     yield "cache", _cache()
+    yield "cuda", _cuda()
+
+
+def _cuda():
+    """The device that "cuda" means, or why there is none."""
+    try:
+        return _device.leaf("cuda").name()
+    except RuntimeError as problem:
+        return str(problem).removeprefix("cuda: ")
 
 
 def _version(package, missing="not installed"):

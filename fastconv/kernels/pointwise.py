@@ -248,7 +248,7 @@ def _cost(spec, backward):
     NR = _width(MR)
     whole = spec.out_pixels // LANES
     wide, narrow = whole // NR, whole % NR + vectors - whole
-    step = wide * _cycles(MR, NR) + narrow * _cycles(MR, 1)
+    step = wide * _cycles(MR, NR) + narrow * max(MR, 8)
     calls = (wide + narrow) * CALL_CYCLES * split(channels, BLOCK_K)
     copies = COPY_CYCLES * vectors if _strided(spec) else COPY_CYCLES * (vectors - whole)
     cycles = split(rows, MR) * (channels * step + calls) + channels * (copies + WEIGHT_CYCLES * rows)

@@ -227,7 +227,9 @@ MOST_TAPS = 128
 PART = 512  # output channels of a tile at most
 LEAST_ROW = 4  # pixels of a row that are a register tile of their own
 TRANSPOSE_CYCLES = 120  # of a block of LANES x LANES weights
-RUN_CYCLES = 12  # to copy a short run of a row
+RUN_CYCLES = 24  # to copy a short run of a row
+STORE_NANOSECONDS = 0.5  # to turn round and store a sum
+WEIGHT_NANOSECONDS = 0.08  # to bring a weight to the registers, once for each chunk of images
 
 
 class _Shape(NamedTuple):
@@ -343,6 +345,9 @@ def _cost(gathers):
         runs = (gather.grid[1] + 2) / len(gather.taps) if shape.by_rows else gather.grid[0] * gather.grid[1]
         copies = RUN_CYCLES * runs * LANES / (gather.pixels * gather.rows)
         total += gather.work * (waste * _slowness(shape.MR, shape.NR) + copies)
+        sums = gather.images * gather.groups * gather.rows
+        weights = split(sums, shape.images) * gather.channels * len(gather.taps)
+        total += sums * gather.pixels * STORE_NANOSECONDS + weights * WEIGHT_NANOSECONDS
     return total
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 from .._jit import helper
 from ..simd import add_part, clamp_tile, fma_run, load_tile, store_part, store_tile, zero_tile
-from ..simd_winograd import winograd_columns, winograd_out, winograd_row
+from ..simd_winograd import winograd_columns, winograd_out, winograd_pieces, winograd_row
 from .patches import end_inside, first_inside, make_copy_run
 
 STRIP = 16  # output channels that lie side by side in U
@@ -18,16 +18,21 @@ AHEAD = 64 * STRIP  # of the weights in use: those asked for
 
 
 # A run is tiles of one block that lie side by side in one row of tiles; its entry in the table of runs:
-RUN = 10  # numbers of an entry
+RUN = 18  # numbers of an entry
 FIRST, COUNT, IMAGE, DEPTH = 0, 1, 2, 3  # first tile in the block, tiles, image, depth of the output
 IN_ROW, IN_COLUMN = 4, 5  # of the first tile's first pixel in the source
 OUT_ROW, OUT_COLUMN, HEIGHT, WIDTH = 6, 7, 8, 9  # of its first pixel in the output, and how many pixels lie inside it
+SOURCE = 10  # its first pixel in the source, that pixel's row, bits of the columns inside from there on, its depth
+TARGET = 14  # the same of the output
+
+# Where rows of tiles are short, runs are pieces, a vector of pixels wide or half of one: a vector of tiles is M or 2 M
+# of them from anywhere.
 
 
 @cache
 def make_input(M, LANES):
     """V of a block of tiles."""
-    A, gather_run = M + 2, make_copy_run(0, LANES)
+    A, N, gather_run = M + 2, 2 * M, make_copy_run(0, LANES)
 
     @helper
     def transform_row(a, x, row, inside, column, count, r, at, line):
@@ -46,17 +51,34 @@ def make_input(M, LANES):
                 winograd_row(line, 0, 0, wanted, r, at + j, a.r_pitch, M)
 
     @helper
-    def transform_input(a, x, channel, g, runs, count, r, v, vi, line):
-        """V of a block of tiles for one channel (kernel depth and channel of the image)."""
-        tap, c = channel // a.channels, channel % a.channels
+    def transform_runs(a, x, plane0, tap, row0, column0, runs, r, line):
         for n in range(0, runs.size, RUN):
             depth = runs[n + DEPTH] * a.sd - a.pd + tap * a.dd
-            plane = ((runs[n + IMAGE] * a.groups + g) * a.channels + c) * a.xd + depth
+            plane = runs[n + IMAGE] * a.groups * a.channels * a.xd + plane0 + depth
             for i in range(A):
-                h = runs[n + IN_ROW] + i * a.dh
+                h = runs[n + IN_ROW] + row0 + i * a.dh
                 inside = 0 <= depth < a.xd and 0 <= h < a.xh
                 row, at = (plane * a.xh + h) * a.xw, i * A * a.r_pitch + runs[n + FIRST]
-                transform_row(a, x, row, inside, runs[n + IN_COLUMN], runs[n + COUNT], r, at, line)
+                transform_row(a, x, row, inside, runs[n + IN_COLUMN] + column0, runs[n + COUNT], r, at, line)
+
+    @helper
+    def transform_input(a, x, term, g, runs, count, r, v, vi, line):
+        """V of a block of tiles for one term: a channel of the image under one of the kernels of 3 x 3 pixels that the
+        kernel is made of."""
+        kernel, c = term // a.channels, term % a.channels
+        tap, rest = kernel // (a.kernel_rows * a.kernel_columns), kernel % (a.kernel_rows * a.kernel_columns)
+        row0, column0 = rest // a.kernel_columns * 3 * a.dh, rest % a.kernel_columns * 3 * a.dw
+        plane = (g * a.channels + c) * a.xd
+        if a.pieces:
+            at = ((plane + tap * a.dd) * a.xh + row0) * a.xw + column0
+            for j in range(0, count, LANES):
+                where, d = j // LANES * a.pieces * RUN + SOURCE, tap * a.dd
+                if a.pieces == M:
+                    winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, M, M)
+                else:
+                    winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, M, N)
+        else:
+            transform_runs(a, x, plane, tap, row0, column0, runs, r, line)
         for j in range(0, count, LANES):
             winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, M)
 
@@ -131,19 +153,26 @@ def make_products(LANES, MR, HIGH):
 
 
 @cache
-def make_output(M, LANES):
-    """Pixels of a block of tiles from M."""
-
+def make_write(NR, LANES):
     @helper
     def write_row(a, o, oi, count, y, yi, low, high):
         """y[yi + j] = o[oi + j] for j < count, plus what y holds where that is wanted, clamped."""
-        for j in range(0, count, M * LANES):
+        for j in range(0, count, NR * LANES):
             left = count - j
-            acc = load_tile(o, oi + j, 0, 1, M)
+            acc = load_tile(o, oi + j, 0, 1, NR)
             if a.accumulate:
-                acc = add_part(acc, y, yi + j, 0, 0, left, 1, M)
-            acc = clamp_tile(acc, low, high, 1, M)
-            store_part(acc, y, yi + j, 0, 0, left, 1, M)
+                acc = add_part(acc, y, yi + j, 0, 0, left, 1, NR)
+            acc = clamp_tile(acc, low, high, 1, NR)
+            store_part(acc, y, yi + j, 0, 0, left, 1, NR)
+
+    return write_row
+
+
+@cache
+def make_output(M, LANES):
+    """Pixels of a block of tiles from M."""
+
+    write_row, write_piece = make_write(M, LANES), make_write(1, LANES)
 
     @helper
     def write_apart(a, o, oi, count, y, yi):
@@ -165,7 +194,9 @@ def make_output(M, LANES):
             at = (plane * a.yh + runs[n + OUT_ROW]) * a.yw + runs[n + OUT_COLUMN]
             for i in range(runs[n + HEIGHT]):
                 oi = i * o_row + M * runs[n + FIRST]
-                if a.dw == 1:
+                if a.pieces:
+                    write_piece(a, o, oi, runs[n + WIDTH], y, at + i * a.yw, a.low, a.high)
+                elif a.dw == 1:
                     write_row(a, o, oi, runs[n + WIDTH], y, at + i * a.dh * a.yw, a.low, a.high)
                 else:
                     write_apart(a, o, oi, runs[n + WIDTH], y, at + i * a.dh * a.yw)

@@ -20,18 +20,19 @@ from ..simd import array_at, fields, lanes, zero_vector
 from ..simd_winograd_backward import (
     dot_products,
     winograd_gradient_columns,
+    winograd_gradient_pieces,
     winograd_gradient_row,
     winograd_weight_gradient,
 )
 from .gathers import NANOSECONDS_PER_FLOP, split
-from .winograd import COLUMN_CYCLES, ROW_CYCLES, Problem, forward_problem, refusal, tile_runs
-from .winograd_stages import COUNT, DEPTH, FIRST, HEIGHT, IMAGE, OUT_COLUMN, OUT_ROW, RUN, WIDTH, make_input
+from .winograd import COLUMN_CYCLES, PIECES_CYCLES, ROW_CYCLES, Problem, best_form, forward_problem, refusal, tile_runs
+from .winograd_stages import COUNT, DEPTH, FIRST, HEIGHT, IMAGE, OUT_COLUMN, OUT_ROW, RUN, TARGET, WIDTH, make_input
 
 GradientBlock = Block(
     "WinogradGradient",
     {"x": None, "gy": None, "gw": None, "runs": "i8", "starts": "i8", "scratch": None},
     "xd xh xw yd yh yw groups channels depth rows blocks chunks row_part row_parts term_part term_parts pitch r_pitch "
-    "y_plane v_plane u_plane sd pd dd dh dw",
+    "y_plane v_plane u_plane sd pd dd dh dw kernel_rows kernel_columns pieces",
 )
 SumBlock = Block("WinogradSum", "parts gw", "count part")
 
@@ -39,10 +40,20 @@ SumBlock = Block("WinogradSum", "parts gw", "count part")
 @cache
 def make_gradient(M, LANES):
     """The transform of the gradient of a block of tiles."""
-    A = M + 2
+    A, N = M + 2, 2 * M
 
     @helper
-    def transform_gradient(a, gy, row, g, runs, count, r, y, yi):
+    def transform_pieces(a, gy, row, g, runs, count, r):
+        plane = (g * a.rows + row) * a.yd * a.yh * a.yw
+        for j in range(0, count, LANES):
+            where = j // LANES * a.pieces * RUN + TARGET
+            if a.pieces == M:
+                winograd_gradient_pieces(gy, plane, runs, where, RUN, a.yd, a.yh, a.yw, r, j, a.r_pitch, M, M)
+            else:
+                winograd_gradient_pieces(gy, plane, runs, where, RUN, a.yd, a.yh, a.yw, r, j, a.r_pitch, M, N)
+
+    @helper
+    def transform_runs(a, gy, row, g, runs, r):
         for n in range(0, runs.size, RUN):
             plane = ((runs[n + IMAGE] * a.groups + g) * a.rows + row) * a.yd + runs[n + DEPTH]
             place = (plane * a.yh + runs[n + OUT_ROW]) * a.yw + runs[n + OUT_COLUMN]
@@ -51,6 +62,13 @@ def make_gradient(M, LANES):
                 for j in range(0, runs[n + COUNT], LANES):
                     at = i * A * a.r_pitch + runs[n + FIRST] + j
                     winograd_gradient_row(gy, place + i * a.yw + M * j, width - M * j, r, at, a.r_pitch, M)
+
+    @helper
+    def transform_gradient(a, gy, row, g, runs, count, r, y, yi):
+        if a.pieces:
+            transform_pieces(a, gy, row, g, runs, count, r)
+        else:
+            transform_runs(a, gy, row, g, runs, r)
         for j in range(0, count, LANES):
             winograd_gradient_columns(r, j, a.r_pitch, y, yi + j, a.y_plane, M)
 
@@ -174,9 +192,17 @@ def _even(size, most, multiple):
     return split(split(size, split(size, most)), multiple) * multiple
 
 
+def _pieces(problem):
+    return best_form(problem, M)[0]
+
+
 def _blocks(problem):
     """(part of the rows, part of the terms, blocks of tiles, tiles in all)."""
-    (MR, NR), tiles, itemsize = _tile(problem.dtype), problem.tiles(M), np.dtype(problem.dtype).itemsize
+    (MR, NR), tiles, itemsize = (
+        _tile(problem.dtype),
+        problem.tiles(M, _pieces(problem)),
+        np.dtype(problem.dtype).itemsize,
+    )
     row_part, term_part = _even(problem.rows, ROW_PART, MR), _even(problem.terms, TERM_PART, NR)
     most = BLOCK_BYTES // ((M + 2) ** 2 * itemsize * (row_part + term_part))
     return row_part, term_part, split(tiles, min(MOST_TILES, max(LEAST_TILES, most))), tiles
@@ -199,9 +225,10 @@ def _plan(problem):
         **{"row_part": row_part, "row_parts": row_parts, "term_part": term_part, "term_parts": term_parts},
         **{"pitch": pitch, "r_pitch": pitch + LANES},
         **{"y_plane": row_part * pitch + LANES, "v_plane": term_part * pitch + LANES},
-        **{"u_plane": row_part * term_part + LANES},
+        **{"u_plane": row_part * term_part + LANES, "kernel_rows": 1, "kernel_columns": 1},
+        **{"pieces": _pieces(problem)},
     }
-    numbers["runs"], numbers["starts"] = tile_runs(problem, M, blocks)
+    numbers["runs"], numbers["starts"] = tile_runs(problem, M, blocks, _pieces(problem))
     scratch = A2 * (numbers["y_plane"] + numbers["v_plane"] + numbers["u_plane"] + numbers["r_pitch"])
     body = make_weights(problem.dtype, M, *_tile(problem.dtype))
     return Plan(body, others * chunks, numbers, scratch + 9 * LANES, _cost(problem))
@@ -211,13 +238,15 @@ def _cost(problem):
     """The multiplications, adding up their lanes once a block, and the transforms."""
     LANES, A2 = lanes(problem.dtype), (M + 2) ** 2
     row_part, term_part, blocks, tiles = _blocks(problem)
-    vectors, width = split(tiles, LANES), problem.tile_rows(M)[1]
-    runs = tiles // width * split(width, LANES)
+    vectors, pieces = split(tiles, LANES), _pieces(problem)
+    if pieces:
+        reads = vectors * (PIECES_CYCLES[0] + PIECES_CYCLES[1] * pieces)
+    else:
+        width = problem.tile_rows(M)[1]
+        reads = tiles // width * split(width, LANES) * ROW_CYCLES
     products = A2 * problem.rows * problem.terms * (1.2 * vectors + 4 * blocks)
-    gradients = problem.rows * split(problem.terms, term_part) * (M * runs * ROW_CYCLES + A2 * vectors * COLUMN_CYCLES)
-    inputs = (
-        problem.terms * split(problem.rows, row_part) * ((M + 2) * runs * ROW_CYCLES + A2 * vectors * COLUMN_CYCLES)
-    )
+    gradients = problem.rows * split(problem.terms, term_part) * (M * reads + A2 * vectors * COLUMN_CYCLES)
+    inputs = problem.terms * split(problem.rows, row_part) * ((M + 2) * reads + A2 * vectors * COLUMN_CYCLES)
     finish = 20 * problem.rows * problem.terms
     return 2 * LANES * NANOSECONDS_PER_FLOP * problem.groups * (products + gradients + inputs + finish)
 
@@ -230,6 +259,8 @@ class BackwardWeights(Impl):
     def when(spec):
         if (spec.dh, spec.dw) != (1, 1):
             return f"needs dilation 1, has {spec.dh} x {spec.dw}"
+        if (spec.kh, spec.kw) != (3, 3):
+            return f"needs a kernel of 3 x 3, has {spec.kh} x {spec.kw}"
         return refusal(spec)
 
     @staticmethod

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _memory, prepared
+from .._device import DeviceArray, adopt
 from .._memory import address
 from .._registry import select
 from ..autograd import sum as add_up
@@ -88,7 +89,9 @@ class PackedWeights:
         self._known = {}
 
     def form(self, spec, weight):
-        """`weight`, a Tensor, packed for the implementation that `spec` selects."""
+        """`weight`, a Tensor, packed for the implementation that `spec` selects; None on a device."""
+        if not isinstance(weight._data, np.ndarray):
+            return None
         source = weight._data, weight._version
         if self._source is None or self._source[0] is not source[0] or self._source[1] != source[1]:
             self._source, self._forms, self._known = source, {}, {}
@@ -117,7 +120,7 @@ class PackedWeights:
         return wrap(y) if isinstance(input, Variable) else y
 
     def _know(self, key, spec, y, x, weight, b):
-        impl, packed = self.form(spec, weight)
+        impl, packed = self.form(spec, weight)  # pyright: ignore[reportGeneralTypeIssues]
         held = dense(weight._data), dense(b), packed
         if not prepared.can_prepare(impl) or held[0] is not weight._data or held[1] is not b:
             return
@@ -210,7 +213,9 @@ def _sum_channels(gy, spec):
 def _array(op, name, given):
     array = value(given)
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{op}: {name} must be an array or a Tensor, given {type(given).__name__}")
+        array = adopt(array)
+        if not isinstance(array, DeviceArray):
+            raise TypeError(f"{op}: {name} must be an array or a Tensor, given {type(given).__name__}")
     if array.dtype not in _DTYPES or not array.dtype.isnative:
         raise TypeError(f"{op}: {name} must be float32 or float64, given {array.dtype}")
     return array

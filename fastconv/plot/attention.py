@@ -16,7 +16,9 @@ def attention(image, weights, at, *, titles=None, size=2.4, title=None):
     image, weights = np.asarray(image), [np.asarray(one) for one in weights]
     if len(at) != len(weights):
         raise ValueError(f"attention: {len(weights)} maps of weights need as many pixels, got {len(at)}")
-    figure, axes = panels(1, 1 + len(at), width=(1 + len(at)) * (size + 0.25), height=size + 0.75, title=title)
+    figure, axes = panels(
+        1, 1 + len(at), width=(1 + len(at)) * (size + 0.25), height=size + 0.35 + bool(title) * 0.3, title=title
+    )
     image_on(axes[0, 0], image, title="input")
     for number, (axis, one, pixel) in enumerate(zip(axes[0, 1:], weights, at, strict=True)):
         if one.ndim != 2:

@@ -27,7 +27,7 @@ def image_grid(images, titles=None, *, columns=None, colours="ink", scale="share
         raise ValueError("image_grid: one scale cannot be drawn for images that each have their own")
     columns = columns or len(images)
     rows = -(-len(images) // columns)
-    head = (0.25 if titles is not None else 0.0) + size
+    head = (0.3 if titles is not None else 0.05) + size * max(image.shape[0] / image.shape[1] for image in images)
     figure, axes = panels(
         rows, columns, width=columns * (size + 0.1) + (0.8 if bar else 0.1), height=rows * head + bool(title) * 0.35,
         title=title,

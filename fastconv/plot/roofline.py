@@ -6,7 +6,7 @@ Communications of the ACM 52(4).
 
 import numpy as np
 
-from .style import MARKS, STYLE, label, legend, lighten, panels
+from .style import MARKS, STYLE, label, legend, lighten, log_scale, panels
 
 
 def roofline_plot(groups, *, gflops, gbytes, title=None, axis=None, named=None):
@@ -28,9 +28,8 @@ def roofline_plot(groups, *, gflops, gbytes, title=None, axis=None, named=None):
     low, high = min(xs.min(), ridge) / 2, max(xs.max(), ridge) * 2
     roof = np.geomspace(low, high, 200)
     axis.plot(roof, np.minimum(gflops, roof * gbytes), color="black", linewidth=1.8)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
     axis.set_ylim(min(ys.min(), gflops / 20) / 1.6, max(ys.max(), gflops) * 2)
+    log_scale(axis, "xy")
     axis.text(high, gflops * 1.08, f"{gflops:.0f} GFLOP/s", ha="right", fontsize=STYLE["label"])
     for (name, (x, y)), (_, _, marker) in zip(groups.items(), MARKS, strict=False):
         face = "none" if marker in "sv" else "0.45"

@@ -22,11 +22,17 @@ def tap_positions(at, kernel_size=3, *, stride=1, padding=1, dilation=1, offset=
     return grid + offset[:, row, column].reshape(-1, 2)
 
 
-def sampling_points(images, points, *, regular=None, at=None, titles=None, size=2.6, title=None, colours="ink"):
+NAMES = "sampled", "without offsets", "output pixel"
+
+
+def sampling_points(
+    images, points, *, regular=None, at=None, titles=None, size=2.6, title=None, colours="ink", names=NAMES
+):
     """Sampling points on images, and lines from where they would be without offsets.
 
     images: a list of (H, W); points, regular: for each image (taps, 2), rows and columns in pixels; at: for each image
-    the output pixel that samples them.  Points beyond an image are drawn beside it.  Returns the figure.
+    the output pixel that samples them; names: of these three, for the legend.  Points beyond an image are drawn beside
+    it.  Returns the figure.
     """
     if len(points) != len(images):
         raise ValueError(f"sampling_points: {len(images)} images need as many sets of points, got {len(points)}")
@@ -38,10 +44,10 @@ def sampling_points(images, points, *, regular=None, at=None, titles=None, size=
             for (y0, x0), (y1, x1) in zip(fixed, where, strict=True):
                 axis.plot([x0, x1], [y0, y1], color="white", linewidth=2.4, zorder=3)
                 axis.plot([x0, x1], [y0, y1], color="0.3", linewidth=1.0, zorder=4)
-            _points(axis, fixed, "without offsets", marker="s", facecolor="white", edgecolor="0.3", s=16, zorder=5)
-        _points(axis, where, "sampled", marker="o", facecolor="black", edgecolor="white", s=34, zorder=6)
+            _points(axis, fixed, names[1], marker="s", facecolor="white", edgecolor="0.3", s=16, zorder=5)
+        _points(axis, where, names[0], marker="o", facecolor="black", edgecolor="white", s=34, zorder=6)
         if at is not None:
-            cross_on(axis, at[i], "output pixel")
+            cross_on(axis, at[i], names[2])
         height, width = images[i].shape
         rows, columns = np.concatenate([where, [[0, 0], [height - 1, width - 1]]]).T
         axis.set_xlim(columns.min() - 0.7, columns.max() + 0.7)

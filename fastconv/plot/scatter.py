@@ -3,11 +3,11 @@
 from .style import STYLE, label, lighten, log_scale, panels
 
 
-def trade_off(points, *, x, y, title=None, log="", width=6.5, height=4.0, axis=None):
+def trade_off(points, *, x, y, title=None, log="", width=6.5, height=4.0, slopes=None, axis=None):
     """A dot with its name for each of `points`, {name: (x, y)}.
 
-    x, y: labels with units; log: "", "x", "y" or "xy"; axis: where to draw (a new picture, if None).  Returns the
-    figure.
+    x, y: labels with units; log: "", "x", "y" or "xy"; slopes: {text: slope} of lines through the origin, drawn behind
+    and named at their ends; axis: where to draw (a new picture, if None).  Returns the figure.
     """
     if not points:
         raise ValueError("trade_off: at least one point is wanted, given none")
@@ -20,8 +20,22 @@ def trade_off(points, *, x, y, title=None, log="", width=6.5, height=4.0, axis=N
         taken.append(axis.annotate(name, (across, up), (6, 0), textcoords="offset points", fontsize=STYLE["tick"]))
     log_scale(axis, log)
     label(lighten(axis), title=title, x=x, y=y)
+    _slopes(axis, slopes or {})
     _spread(axis, taken)
     return axis.figure
+
+
+def _slopes(axis, slopes):
+    """Broken lines from edge to edge, with their names where they leave at the top or on the right."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    places = [left + (right - left) * i / 500 for i in range(501)]
+    for text, slope in slopes.items():
+        axis.plot(places, [slope * place for place in places], color="0.6", linewidth=0.8, linestyle="--", zorder=1)
+        end = min(right, high / slope)
+        at_top = end < right
+        side = {"ha": "right", "va": "top"} if at_top else {"ha": "right", "va": "bottom"}
+        axis.text(end, end * slope, f"{text} ", fontsize=STYLE["tick"], color="0.4", **side)
+    axis.set(xlim=(left, right), ylim=(low, high))
 
 
 def _spread(axis, texts):

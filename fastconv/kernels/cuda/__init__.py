@@ -4,7 +4,7 @@ gpu.py is the only file that imports numba.cuda.  array.py has the arrays, launc
 gets its counterpart; the other files are kernels, and are imported here so that they register themselves.
 """
 
-from . import gather  # noqa: F401  (they register their rules and implementations)
+from . import convolution, gather  # noqa: F401  (they register their rules and implementations)
 from .array import CudaArray, adopt, empty, full, upload, zeros
 from .gpu import name, synchronize, why_not
 from .memory import kept_bytes, release

@@ -33,7 +33,7 @@ FORMULAS = {
     "reciprocal": lambda a, b, c: 1 / a,
     "negative": lambda a, b, c: -a,
     "absolute": lambda a, b, c: abs(a),
-    "sign": lambda a, b, c: a if a != a else (a > 0) - (a < 0),
+    "sign": lambda a, b, c: a if a != a else 1 * (a > 0) - 1 * (a < 0),
     "exp": lambda a, b, c: exp(a),
     "log": lambda a, b, c: log(a),
     "sqrt": lambda a, b, c: sqrt(a),
@@ -138,11 +138,17 @@ def _spread(x, shape):
     return (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(x.shape, x.steps, strict=True))
 
 
+def _overlaps(x, out):
+    """Whether a thread may write what another has yet to read: the same buffer, seen in another way."""
+    same = isinstance(x, CudaArray) and x.owner is out.owner
+    return same and (x.offset, x.shape, x.steps) != (out.offset, out.shape, out.steps)
+
+
 def apply(formula, inputs, out, loop):
     """out = formula(*inputs), each input an array or a number; `loop`: dtype of the arithmetic."""
     if not out.size:
         return out
-    inputs = [*inputs, *[0] * (3 - len(inputs))]
+    inputs = [*(copied(x, x.dtype) if _overlaps(x, out) else x for x in inputs), *[0] * (3 - len(inputs))]
     arrays = [x if isinstance(x, CudaArray) else None for x in inputs]
     steps = [(0,) * out.ndim if x is None else _spread(x, out.shape) for x in arrays]
     operands = tuple("s" if x is None else f"a:{x.dtype.name}" for x in arrays)

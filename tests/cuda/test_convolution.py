@@ -1,0 +1,124 @@
+"""Convolution on the device against the oracle: every implementation that accepts a case, and the public functions.
+
+On the simulator a sample of the table of cases runs, on a device all of it.
+"""
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+import fastconv.functional as F
+from fastconv import _registry
+from fastconv.kernels import cuda
+from fastconv.kernels.cuda import gpu
+from fastconv.kernels.cuda.launch import launch
+from tests import oracle
+from tests.cases import EDGES, FULL, SMOKE, case
+from tests.test_conv import RESULT, expected, operands
+from tests.tolerance import assert_close
+
+TINY = [
+    *SMOKE,
+    case((5, 4), 3, 2, ((0, 1), (2, 0)), 1, (1, 2, 3)),  # padding that differs on the two sides
+    case((6, 5), 3, 1, 3, 3, (1, 2, 3)),  # taps that only ever see padding
+    case((7, 5), 1, (3, 2), 0, 1, (1, 9, 3)),  # pixels that touch no output; more channels than a step
+    case((3, 3), 3, 1, 1, 1, (2, 9, 9)),  # rows and channels beyond one tile
+    case((6, 5), 3, 2, 1, 1, (4, 1, 2), n=2),  # depthwise with a multiplier
+    case(3, 9, 1, 6, 1, (1, 2, 4)),  # a kernel larger than the image
+]
+CASES = TINY if gpu.SIMULATED else list({str(c): c for c in (*TINY, *EDGES, *FULL)}.values())
+OPERATIONS = ("conv.fwd", "conv.bwd_data", "conv.bwd_weights")
+
+
+@pytest.mark.parametrize("problem", CASES, ids=str)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_implementation_agrees_with_the_oracle(operation, problem):
+    spec, wanted = problem.spec("float32"), expected(operation, problem, "float32")
+    tried = 0
+    for impl in _registry.implementations(operation, "cuda"):
+        if impl.when(spec) is None:
+            given = {
+                name: a if a is None else cuda.upload(a) for name, a in operands(operation, problem, "float32").items()
+            }
+            launch(*impl.emit(spec, given))
+            result = given[RESULT[operation]].numpy()
+            assert_close(result, wanted[0], "float32", problem.terms[operation], wanted[1], impl.name)
+            tried += 1
+    assert tried
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_double_precision(operation):
+    problem = case((4, 5), 3, 2, 1, 1, (1, 3, 9))
+    wanted, scale = expected(operation, problem, "float64")
+    for impl in _registry.implementations(operation, "cuda"):
+        if impl.when(problem.spec("float64")) is None:
+            given = {
+                name: a if a is None else cuda.upload(a) for name, a in operands(operation, problem, "float64").items()
+            }
+            launch(*impl.emit(problem.spec("float64"), given))
+            result = given[RESULT[operation]].numpy()
+            assert_close(result, wanted, "float64", problem.terms[operation], scale, impl.name)
+
+
+def gradients(function, *arrays, device):
+    tensors = [fc.Tensor(a, requires_grad=True).to(device) for a in arrays]
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    out = function(*leaves)
+    out.backward(fc.Tensor(np.ones(out.shape, np.float32)).to(device))
+    assert out.device == device and all(leaf.grad.device == device for leaf in leaves)
+    return [out.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)]
+
+
+RNG = np.random.default_rng(3)
+SHAPES = {
+    "conv1d": ((2, 7), (3, 2, 3), (3,)),
+    "conv2d": ((1, 2, 5, 4), (3, 2, 3, 3), (3,)),
+    "conv3d": ((1, 2, 3, 3, 4), (2, 2, 2, 2, 2), (2,)),
+    "conv_transpose1d": ((1, 2, 4), (2, 3, 3), (3,)),
+    "conv_transpose2d": ((1, 2, 3, 3), (2, 1, 3, 2), (1,)),
+    "conv_transpose3d": ((2, 2, 2, 3), (2, 1, 2, 2, 2), (1,)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_public_functions_and_their_gradients(name):
+    arrays = [RNG.standard_normal(shape).astype(np.float32) for shape in SHAPES[name]]
+
+    def function(*given):
+        return getattr(F, name)(*given, stride=2, padding=1)
+
+    for mine, theirs in zip(
+        gradients(function, *arrays, device="cuda"), gradients(function, *arrays, device="cpu"), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_as_functions():
+    x, w = (RNG.standard_normal(s).astype(np.float32) for s in ((1, 2, 4, 5), (3, 2, 3, 3)))
+    gy = RNG.standard_normal((1, 3, 2, 3)).astype(np.float32)
+    gx = F.conv2d_input(x.shape, cuda.upload(w), cuda.upload(gy))
+    np.testing.assert_allclose(gx.numpy(), oracle.conv_data(x.shape, w, gy), rtol=1e-4, atol=1e-5)
+    gw = F.conv2d_weight(cuda.upload(x), w.shape, cuda.upload(gy))
+    np.testing.assert_allclose(gw.numpy(), oracle.conv_weights(x, w.shape, gy), rtol=1e-4, atol=1e-5)
+
+
+def test_second_derivative():
+    x, w = (RNG.standard_normal(s).astype(np.float32) for s in ((1, 1, 3, 3), (2, 1, 2, 2)))
+    found = []
+    for device in ("cpu", "cuda"):
+        a, b = (fc.Tensor(v).to(device).requires_grad_() for v in (x, w))
+        (ga,) = fc.grad((F.conv2d(a, b) * F.conv2d(a, b)).sum(), (a,), create_graph=True)
+        (ga * ga).sum().backward()
+        found.append(b.grad.numpy())
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
+
+
+def test_refusals_are_those_of_the_cpu():
+    x, w = cuda.upload(np.zeros((1, 3, 5, 5), np.float32)), cuda.upload(np.zeros((2, 4, 3, 3), np.float32))
+    with pytest.raises(ValueError, match="weight expects 4 input channels, input has 3"):
+        F.conv2d(x, w)
+    with pytest.raises(TypeError, match="different devices"):
+        F.conv2d(x, np.zeros((2, 3, 3, 3), np.float32))
+    with pytest.raises(NotImplementedError, match=r"involution.*cuda"):
+        F.involution2d(x, cuda.upload(np.zeros((1, 9, 5, 5), np.float32)), 3, padding=1)

@@ -103,6 +103,8 @@ class _Reader:
         if self._unknown:
             names = sorted(set(self._unknown))
             raise ModelError(f"{len(names)} unsupported operators: {'; '.join(names)}")
+        if any(not value.name for value in (*body.inputs, *body.outputs)):
+            raise ModelError(f"graph {proto.graph.name!r} has an input or output without a name")
         metadata = {item.key: item.value for item in proto.metadata_props}
         return Model(body, opsets, f"{proto.producer_name} {proto.producer_version}".strip(), metadata)
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from ._device import ARRAYS, device_of
+from ._device import ARRAYS, DeviceArray, device_of, leaf
 from .autograd import Tensor
 
 
@@ -123,6 +123,9 @@ class SGD(Optimizer):
         super().__init__(params, {**defaults, "nesterov": nesterov, "maximize": maximize})
 
     def _update(self, p, g, state, group):
+        if isinstance(p, DeviceArray):
+            leaf(p.device).sgd(p, g, state, group)
+            return
         momentum = group["momentum"]
         scratch = self._buffer(p)
         sign = -1 if group["maximize"] else 1
@@ -162,6 +165,9 @@ class Adam(Optimizer):
 
     def _update(self, p, g, state, group):
         """p -= lr m^ / (sqrt(v^) + eps), with m^ = m / (1 - beta1^t) and v^ = v / (1 - beta2^t)."""
+        if isinstance(p, DeviceArray):
+            leaf(p.device).adam(p, g, state, group, self._decoupled)
+            return
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         if not state:
             state.update(step=0, exp_avg=np.zeros_like(p), exp_avg_sq=np.zeros_like(p))

@@ -16,6 +16,7 @@ from .._registry import select
 from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
 from ..kernels.elementwise import activation_row
 from ..kernels.gathers import data_gathers, zeros
+from ..kernels.move import move_row, repeat_row
 from ..kernels.separable import row as separable_row
 from ..kernels.softmax import softmax_row
 from ..ops.interpolate import _maps as maps
@@ -184,7 +185,22 @@ def _interpolate(attrs, inputs, outputs, kept):
     if attrs["transposed"]:
         return None
     _, values = maps(*attrs["settings"], inputs[0].dtype.name, False)
+    times = _repeats(values)
+    if times is not None:
+        return Emission((repeat_row(inputs[0], outputs[0], *times),), "repeat")
     return Emission((separable_row(values, inputs[0], outputs[0]),), "resample_separable", 2 * outputs[0].size)
+
+
+def _repeats(values):
+    """How often a map repeats lines and pixels, both whole numbers; None if it does something else."""
+    times = []
+    for axis in "dhw":
+        count, rest = divmod(values[f"o{axis}"], max(values[f"i{axis}"], 1))
+        same = not rest and values[f"k{axis}"] == 1 and (values[f"{axis}_w"] == 1).all()
+        if not same or not np.array_equal(values[f"{axis}_at"], np.arange(values[f"o{axis}"]) // max(count, 1)):
+            return None
+        times.append(count)
+    return None if times[0] != 1 or times[2] > 16 else times[1:]
 
 
 def _activation(op):
@@ -245,11 +261,16 @@ def _affine(attrs, inputs, outputs, kept):
 # ---- copies in another order
 
 
+def _moved(x, y, shape, steps):
+    """y, dense, of x read as an array of `shape` with these strides."""
+    return Emission((move_row(x, y, shape, steps, strides(shape)),), "copy")
+
+
 def _permute(attrs, inputs, outputs, kept):
     x, y = inputs[0], outputs[0]
     steps = strides(x.shape)
     steps = tuple(steps[axis] for axis in attrs["axes"])
-    return Emission((combine_row("copy", x, x, y, Walk(y.shape, steps, steps, strides(y.shape))),), "copy")
+    return _moved(x, y, y.shape, steps)
 
 
 def _channel_shuffle(attrs, inputs, outputs, kept):
@@ -258,14 +279,12 @@ def _channel_shuffle(attrs, inputs, outputs, kept):
     order = [*range(x.ndim + 1)]
     order[axis], order[axis + 1] = axis + 1, axis
     shape, steps = [split[i] for i in order], strides(split)
-    steps = tuple(steps[i] for i in order)
-    return Emission((combine_row("copy", x, x, outputs[0], Walk(tuple(shape), steps, steps, strides(shape))),), "copy")
+    return _moved(x, outputs[0], shape, tuple(steps[i] for i in order))
 
 
 def _expand(attrs, inputs, outputs, kept):
     x, y = inputs[0], outputs[0]
-    steps = broadcast(x.shape, y.shape)
-    return Emission((combine_row("copy", x, x, y, Walk(y.shape, steps, steps, strides(y.shape))),), "copy")
+    return _moved(x, y, y.shape, broadcast(x.shape, y.shape))
 
 
 def _copy(attrs, inputs, outputs, kept):
@@ -279,8 +298,7 @@ def _index(attrs, inputs, outputs, kept):
     if found is None:
         return None
     offset, shape, steps = found
-    part = x.reshape(-1)[offset:]
-    return Emission((combine_row("copy", part, part, y, Walk(shape, steps, steps, strides(shape))),), "copy")
+    return _moved(x.reshape(-1)[offset:], y, shape, steps)
 
 
 def slices(key, shape):
@@ -312,7 +330,7 @@ def cat_rows(axis, parts, y):
     steps, rows = strides(y.shape), []
     for first, x in parts:
         place = y.reshape(-1)[first * steps[axis] :]
-        rows.append(combine_row("copy", x, x, place, Walk(x.shape, strides(x.shape), strides(x.shape), steps)))
+        rows.append(move_row(x, place, x.shape, strides(x.shape), steps))
     return rows
 
 
@@ -326,6 +344,22 @@ def _cat(attrs, inputs, outputs, kept):
             parts.append((first, x))
         first += x.shape[axis]
     return Emission(tuple(cat_rows(axis, parts, outputs[0])), "copy") if parts else None
+
+
+def _pad(attrs, inputs, outputs, kept):
+    """A constant everywhere, then x in its place."""
+    x, y, pads = inputs[0], outputs[0], attrs["pads"]
+    if attrs["mode"] != "constant" or any(n < 0 for pair in pads for n in pair) or x.ndim != len(pads):
+        return None
+    steps = strides(y.shape)
+    place = y.reshape(-1)[sum(before * step for (before, _), step in zip(pads, steps, strict=True)) :]
+    filled = move_row(_number(attrs.get("fill") or 0.0, x.dtype), y.reshape(-1), (y.size,), (0,), (1,))
+    return Emission((filled, move_row(x, place, x.shape, strides(x.shape), steps)), "pad")
+
+
+@lru_cache(maxsize=1024)
+def _number(value, dtype):
+    return np.full(1, value, dtype)
 
 
 _EMIT = {
@@ -346,6 +380,7 @@ _EMIT = {
     "reshape": _copy,
     "index": _index,
     "cat": _cat,
+    "pad": _pad,
 }
 
 # op -> inputs whose memory the output may take over when nobody needs them any more

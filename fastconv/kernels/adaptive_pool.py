@@ -300,6 +300,8 @@ class _Picked(Impl):
     def when(cls, spec):
         if 0 in (spec.planes, spec.in_pixels, spec.out_pixels):
             return "needs an image"
+        if not cls.transposed and spec.ow < spec.iw:  # measured: 7x7 of 16x16 148 -> 233 us
+            return "needs at least as many columns out as in"
         most = -(-spec.iw // spec.ow) + 1 if not cls.transposed else -(-spec.ow // spec.iw) + 1
         return None if most <= separable.MOST_EVEN else f"needs windows of at most {separable.MOST_EVEN - 1} columns"
 

@@ -4,6 +4,8 @@ import numpy as np
 
 from .table import ModelError, lookup
 
+REFUSALS = ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, TypeError, ValueError
+
 
 class Scope:
     """Values by name, of one graph and those around it."""
@@ -49,7 +51,7 @@ def apply(node, inputs, scope=None):
             results = entry.function(node, scope, *inputs) if entry.scope else entry.function(node, *inputs)
     except ModelError:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, NotImplementedError, MemoryError) as error:
+    except REFUSALS as error:
         reason = f"{error}" if not isinstance(error, KeyError) else f"needs {error}"
         given = ", ".join("-" if a is None else described(a) for a in inputs)
         raise ModelError(f"{node}: {reason or type(error).__name__}; inputs {given}") from error

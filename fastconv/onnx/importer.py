@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .table import Body, ModelError, Node, Value, lookup
+from .table import MOST_BYTES, Body, ModelError, Node, Value, lookup
 
 MAX_DEPTH = 20  # of graphs in graphs
-MAX_BYTES = 1 << 34  # of one weight
 OLDEST = 7  # older ones only as far as their operators are those of 6 or 7
 
 
@@ -104,6 +103,8 @@ class _Reader:
         if self._unknown:
             names = sorted(set(self._unknown))
             raise ModelError(f"{len(names)} unsupported operators: {'; '.join(names)}")
+        if any(not value.name for value in (*body.inputs, *body.outputs)):
+            raise ModelError(f"graph {proto.graph.name!r} has an input or output without a name")
         metadata = {item.key: item.value for item in proto.metadata_props}
         return Model(body, opsets, f"{proto.producer_name} {proto.producer_version}".strip(), metadata)
 
@@ -175,6 +176,8 @@ class _Reader:
         attrs = {a.name: self.attribute(a, opsets, outer, depth, proto) for a in proto.attribute}
         node = Node(proto.op_type, inputs, outputs, attrs, proto.name, opset, domain)
         function = self._functions.get((proto.domain, proto.op_type))
+        if function is None:
+            self._check_against_schema(node, proto)
         if function is not None:
             node.op, node.domain = "Call", ""
             node.attrs = {"body": self._function(function, proto, depth)}
@@ -183,6 +186,30 @@ class _Reader:
         elif opset < OLDEST - 1 and not self._same_since(node):
             self._unknown.append(f"{node} (opset {opset}; wanted {OLDEST} or newer)")
         return node
+
+    def _check_against_schema(self, node, proto):
+        """ModelError where inputs, outputs or attributes are not those of the operator."""
+        try:
+            schema = self._onnx.defs.get_schema(node.op, max(node.opset, 1), node.domain)
+        except self._onnx.defs.SchemaError:
+            return  # reported as unknown, or an old one that is evaluated all the same
+        for word, names, fewest, most in (
+            ("inputs", node.inputs, schema.min_input, schema.max_input),
+            ("outputs", node.outputs, schema.min_output, schema.max_output),
+        ):
+            if not fewest <= len(names) <= most:
+                raise ModelError(f"{node}: wants {fewest} to {most} {word}, given {len(names)}")
+        single = self._onnx.defs.OpSchema.FormalParameterOption.Single
+        for parameter, name in zip(schema.inputs, node.inputs, strict=False):
+            if name is None and parameter.option == single:
+                raise ModelError(f"{node}: needs the input {parameter.name}")
+        for name, attribute in schema.attributes.items():
+            if attribute.required and name not in node.attrs:
+                raise ModelError(f"{node}: needs the attribute {name!r}")
+        for a in proto.attribute:
+            wanted = schema.attributes.get(a.name)
+            if wanted is not None and int(wanted.type.value) != a.type:
+                raise ModelError(f"{node}: attribute {a.name!r} must be of kind {wanted.type.name}, given {a.type}")
 
     def _same_since(self, node):
         """Whether an operator of an old opset is still the same in opset 6."""
@@ -262,7 +289,7 @@ class _Reader:
     def array(self, tensor, what):
         """The array of a tensor; ModelError where size and data differ."""
         dims = tuple(tensor.dims)
-        if any(n < 0 for n in dims) or prod(dims) > MAX_BYTES:
+        if any(n < 0 for n in dims) or prod(dims) > MOST_BYTES:
             raise ModelError(f"{what} has the shape {list(dims)}")
         if tensor.data_location == self._onnx.TensorProto.EXTERNAL:
             return self._external(tensor, dims, what)
@@ -304,7 +331,7 @@ class _Reader:
         what = f"sparse weight {sparse.values.name!r}"
         values, indices = self.array(sparse.values, what), self.array(sparse.indices, what)
         dims = tuple(sparse.dims)
-        if any(n < 0 for n in dims) or prod(dims) > MAX_BYTES:
+        if any(n < 0 for n in dims) or prod(dims) > MOST_BYTES:
             raise ModelError(f"{what} has the shape {list(dims)}")
         dense = np.zeros(dims, values.dtype)
         try:

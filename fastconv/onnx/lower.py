@@ -9,8 +9,9 @@ import numpy as np
 from ..infer import CompiledNetwork, Graph, OpDef, Type, register
 from ..infer import Node as Step
 from ..infer.ops import infer_types
-from .evaluate import Scope, apply
-from .table import Body, ModelError, Node, lookup
+from .evaluate import REFUSALS, Scope, apply
+from .patterns import fuse
+from .table import Body, ModelError, Node, bounded, lookup
 
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
 UNKNOWN = {"NonZero", "Compress", "Unique", "NonMaxSuppression", "If", "Loop", "Scan", "Call", "CallTyped", "Range"}
@@ -101,6 +102,7 @@ class Lowering:
             if name in self._inputs or name in self.known or name in outputs or name != value.name:
                 name = self._renamed(name, value.name)
             outputs.append(name)
+        self.steps = fuse(self.steps, self.known)
         used = {name for step in self.steps for name in step.inputs if name}
         constants = {name: self.known[name] for name in used if name in self.known}
         return Graph(self.steps, self._inputs, outputs, constants)
@@ -158,12 +160,13 @@ class Lowering:
         if self._folded(node, inputs, outputs, names):
             return
         rule = RULES.get(node.op)
-        if rule is not None and node.domain in ("", "ai.onnx") and all(n is None or self.sized(n) for n in inputs):
+        standard = node.domain in ("", "ai.onnx") and any(inputs)
+        if rule is not None and standard and all(n is None or self.sized(n) for n in inputs):
             before = len(self.steps)
             try:
                 if rule(self, node, inputs, outputs):
                     return
-            except (ValueError, TypeError, NotImplementedError):
+            except REFUSALS:
                 pass  # the kernels are stricter than ONNX: the function of the table decides
             del self.steps[before:]
         self._python(node, inputs, outputs, names)
@@ -260,6 +263,12 @@ class Lowering:
         """One more operation; True."""
         types = [None if name is None else self.type(name) for name in inputs]
         made = infer_types(op, attrs, types, len(outputs))
+        for shape, dtype in made:
+            if shape is not None:
+                try:
+                    bounded(shape, dtype)
+                except ValueError as error:
+                    raise ModelError(f"{node}: {error}") from error
         self.types.update((name, Type(*t)) for name, t in zip(outputs, made, strict=False) if name)
         outputs = tuple(outputs)
         self.steps.append(Step(op, tuple(inputs), outputs, attrs, node.name or f"{node.op} {outputs[0]}"))

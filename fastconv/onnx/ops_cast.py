@@ -5,7 +5,7 @@ from importlib import import_module
 import numpy as np
 
 from .importer import onnx_package
-from .table import op
+from .table import bounded, op
 
 
 def dtype_of(number):
@@ -105,13 +105,14 @@ def constant_of_shape(node, shape):
     sizes = tuple(int(n) for n in shape)
     if any(n < 0 for n in sizes):
         raise ValueError(f"wants a shape, given {sizes}")
-    return np.full(sizes, value.reshape(-1)[0], value.dtype)
+    return np.full(bounded(sizes, value.dtype), value.reshape(-1)[0], value.dtype)
 
 
 @op("Range")
 def range_(node, start, limit, delta):
     """start, start + delta, ... before limit."""
     count = max(0, int(np.ceil((limit.item() - start.item()) / delta.item())))
+    bounded((count,), start.dtype)
     return (start + np.arange(count, dtype=start.dtype) * delta).astype(start.dtype).reshape(count)
 
 

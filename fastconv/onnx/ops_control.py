@@ -5,7 +5,7 @@ import numpy as np
 from .evaluate import Scope, run_body
 from .table import ModelError, op
 
-MOST_STEPS = 10_000_000  # of a loop that never says stop
+MOST_STEPS = 1_000_000  # of a loop
 
 
 @op("Call", scope=True)
@@ -39,7 +39,7 @@ def if_(node, scope, condition):
 def loop(node, scope, count=None, condition=None, *state):
     """A graph as long as its condition holds, at most `count` times; what it gives besides is stacked."""
     body, state = node.attrs["body"], list(state)
-    most = MOST_STEPS if count is None else int(np.asarray(count).reshape(-1)[0])
+    most = MOST_STEPS if count is None else min(int(np.asarray(count).reshape(-1)[0]), MOST_STEPS)
     goes_on = condition is None or bool(np.asarray(condition).reshape(-1)[0])
     names, collected, step = [value.name for value in body.inputs], [], 0
     if len(names) != 2 + len(state):
@@ -51,8 +51,8 @@ def loop(node, scope, count=None, condition=None, *state):
         state = rest[: len(state)]
         collected.append(rest[len(state) :])
         step += 1
-    if step == MOST_STEPS:
-        raise ModelError(f"{node}: the loop does not end")
+    if goes_on and step == MOST_STEPS and (count is None or int(np.asarray(count).reshape(-1)[0]) > step):
+        raise ModelError(f"{node}: the loop did not end after {step} turns")
     scans = len(body.outputs) - 1 - len(state)
     return (*state, *(_stacked([c[i] for c in collected], body.outputs[i - scans]) for i in range(scans)))
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .shape_helpers import in_range
-from .table import op
+from .table import bounded, op
 
 
 @op("Gather")
@@ -86,6 +86,7 @@ def one_hot(node, indices, depth, values):
     axis = axis + indices.ndim + 1 if axis < 0 else axis
     whole = indices.astype(np.int64)
     whole = np.where(whole < 0, whole + depth, whole)
+    bounded((*indices.shape, depth), values.dtype)
     hot = np.expand_dims(whole, axis) == np.arange(depth).reshape(-1, *(1,) * (indices.ndim - axis))
     return np.where(hot, values[1], values[0]).astype(values.dtype)
 

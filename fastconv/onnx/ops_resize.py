@@ -5,7 +5,7 @@ from functools import reduce
 import numpy as np
 
 from .ops_shape import ints
-from .table import float_of, op
+from .table import bounded, float_of, op
 
 
 def _coordinates(mode, size, out, scale, roi):
@@ -128,6 +128,7 @@ def resize(node, x, *given):
         raise ValueError("needs scales or sizes")
     out, factors, parts = sizes_and_scales(node, x.shape, roi, scales, sizes)
     dtype = float_of(x)
+    bounded(out, dtype)
     result, outside = x, []
     for axis, (size, wanted) in enumerate(zip(x.shape, out, strict=True)):
         if size == wanted and factors[axis] == 1 and parts[axis] == (0.0, 1.0):

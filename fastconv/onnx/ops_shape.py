@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .table import op
+from .table import bounded, op
 
 
 def ints(array):
@@ -88,7 +88,7 @@ def transpose(node, x):
 @op("Expand")
 def expand(node, x, wanted):
     """Broadcast, both ways."""
-    return np.ascontiguousarray(np.broadcast_to(x, np.broadcast_shapes(x.shape, ints(wanted))))
+    return np.ascontiguousarray(np.broadcast_to(x, bounded(np.broadcast_shapes(x.shape, ints(wanted)), x.dtype)))
 
 
 @op("Tile")
@@ -96,6 +96,7 @@ def tile(node, x, repeats):
     """Repeated along each axis."""
     if len(ints(repeats)) != x.ndim:
         raise ValueError(f"wants {x.ndim} repeats, given {ints(repeats)}")
+    bounded([n * times for n, times in zip(x.shape, ints(repeats), strict=True)], x.dtype)
     return np.tile(x, ints(repeats))
 
 
@@ -175,6 +176,7 @@ def pad(node, x, pads=None, value=None, axes=None):
     pairs = padding(node, x.ndim, pads, axes)
     x = x[tuple(slice(max(0, -a), n - max(0, -b)) for n, (a, b) in zip(x.shape, pairs, strict=True))]
     pairs = [(max(a, 0), max(b, 0)) for a, b in pairs]
+    bounded([n + a + b for n, (a, b) in zip(x.shape, pairs, strict=True)], x.dtype)
     if mode == "constant":
         fill = np.asarray(node.get("value", 0) if value is None else value).astype(x.dtype).reshape(-1)
         return np.pad(x, pairs, constant_values=fill[0] if fill.size else 0)

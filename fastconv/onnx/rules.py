@@ -414,8 +414,5 @@ def _repeated(low, node, x, shape, out, factors, outputs):
         times = out[axis] // shape[axis]
         if out[axis] % shape[axis] or outside is not None or (indices[:, 0] != np.arange(out[axis]) // times).any():
             return False
-    n, c, h, w = shape
-    first, second = low.fresh(f"{outputs[0]}/split"), low.fresh(f"{outputs[0]}/repeated")
-    low.add("reshape", [x], [first], {"shape": (n, c, h, 1, w, 1)}, node)
-    low.add("expand", [first], [second], {"shape": (n, c, h, out[2] // h, w, out[3] // w)}, node)
-    return low.add("reshape", [second], outputs, {"shape": out}, node)
+    settings = ("nearest", shape[2:], out[2:], False, (None, None), False)
+    return low.add("interpolate", [x], outputs, {"settings": settings, "transposed": False}, node)

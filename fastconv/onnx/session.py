@@ -1,6 +1,7 @@
 """`InferenceSession`: load a model, compile it for the shapes that come, run it."""
 
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,13 @@ class NodeArg:
 
     def __repr__(self):
         return f"NodeArg(name={self.name!r}, type={self.type!r}, shape={self.shape})"
+
+
+class ModelMetadata(NamedTuple):
+    """What a model says of itself: custom_metadata_map, its own {key: text}."""
+
+    producer_name: str
+    custom_metadata_map: dict
 
 
 _NAMES = {"float32": "float", "float64": "double", "object": "string"}
@@ -73,6 +81,10 @@ class InferenceSession:
     def get_overridable_initializers(self):
         """[NodeArg] of inputs that have a default."""
         return [NodeArg(value) for value in self._defaults.values()]
+
+    def get_modelmeta(self):
+        """ModelMetadata."""
+        return ModelMetadata(self._model.producer, dict(self._model.metadata))
 
     def get_providers(self):
         """Where it runs."""

@@ -7,9 +7,12 @@ or in between, as in the file.  One function serves every opset from 7 on: where
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+
+MOST_BYTES = 1 << 34  # of one value
 
 
 class ModelError(ValueError):
@@ -130,6 +133,14 @@ def lookup(name, domain=""):
         for file in _FILES:
             import_module(f"{__package__}.ops_{file}")
     return _table.get(name) if domain in ("", "ai.onnx") else None
+
+
+def bounded(shape, dtype):
+    """The shape; ValueError where an array of it would be larger than anything that a model needs."""
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    if nbytes > MOST_BYTES:
+        raise ValueError(f"a value of shape {list(shape)} has {nbytes} bytes; at most {MOST_BYTES} are made")
+    return tuple(shape)
 
 
 def float_of(array):

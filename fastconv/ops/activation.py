@@ -272,8 +272,8 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
 
 def prelu(input, weight):
     """x where positive, weight * x elsewhere. `weight` has one element, or one per channel (axis 1)."""
-    floating("prelu", "input", input)
-    same_dtype("prelu", "weight", weight, input)
+    input = floating("prelu", "input", input)
+    weight = same_dtype("prelu", "weight", weight, input)
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.ndim > 1 or weight.size not in (1, channels):
         raise ValueError(
@@ -336,7 +336,7 @@ def log_softmax(input, dim=None, dtype=None):
 
 
 def _along(op, x, dim, dtype):
-    array(op.name, "input", x)
+    x = array(op.name, "input", x)
     x = floating(op.name, "input", x if dtype is None else cast(x, dtype))
     if x.ndim == 0:
         return op.apply(x.reshape(1), _axis(op.name, x.reshape(1), dim)).reshape(())

@@ -63,9 +63,9 @@ def adder2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
     counts as zeros, so that |weight| is added there.  Gradients are those of AdderNet (arXiv 1912.13200, section 3.2),
     not the derivatives.  Raises ValueError or TypeError with given and wanted numbers.
     """
-    floating("adder2d", "input", input)
-    same_dtype("adder2d", "weight", weight, input)
-    same_dtype("adder2d", "bias", bias, input)
+    input = floating("adder2d", "input", input)
+    weight = same_dtype("adder2d", "weight", weight, input)
+    bias = same_dtype("adder2d", "bias", bias, input)
     batched = input if input.ndim != 3 else input.reshape(1, *input.shape)
     shapes = batched.shape, weight.shape, None if bias is None else bias.shape
     spec = conv_spec("adder2d", 2, *shapes, stride, padding, dilation, groups, value(input).dtype)

@@ -121,9 +121,9 @@ def _check_maps(op, spec_size, offset, mask, taps):
 
 def _batch(op, input, offset, mask) -> Any:
     """Input, offset and mask with a batch."""
-    floating(op, "input", input)
-    same_dtype(op, "offset", offset, input)
-    same_dtype(op, "mask", mask, input)
+    input = floating(op, "input", input)
+    offset = same_dtype(op, "offset", offset, input)
+    mask = same_dtype(op, "mask", mask, input)
     if input.ndim not in (3, 4):
         raise ValueError(f"{op}: input must be (n, c, h, w) or (c, h, w), given shape {input.shape}")
     for name, array in (("offset", offset), ("mask", mask)):
@@ -163,8 +163,8 @@ def deform_conv2d(input, offset, weight, bias=None, stride=(1, 1), padding=(0, 0
     """
     op = "deform_conv2d"
     x, offsets, masks = _batch(op, input, offset, mask)
-    same_dtype(op, "weight", weight, x)
-    same_dtype(op, "bias", bias, x)
+    weight = same_dtype(op, "weight", weight, x)
+    bias = same_dtype(op, "bias", bias, x)
     if weight.ndim != 4 or not weight.shape[1] or x.shape[1] % weight.shape[1]:
         raise ValueError(
             f"{op}: weight must be (oc, ic / groups, kh, kw) for {x.shape[1]} input channels, "
@@ -216,9 +216,9 @@ def active_conv2d(input, weight, position, bias=None, stride=1, padding=0, dilat
     input (n, ic, h, w) or (ic, h, w), weight (oc, ic / groups, kh, kw), bias (oc,).  Gradients for all four.
     """
     op = "active_conv2d"
-    floating(op, "input", input)
-    same_dtype(op, "weight", weight, input)
-    same_dtype(op, "position", position, input)
+    input = floating(op, "input", input)
+    weight = same_dtype(op, "weight", weight, input)
+    position = same_dtype(op, "position", position, input)
     if weight.ndim != 4 or tuple(position.shape) != (weight.shape[2] * weight.shape[3], 2):
         raise ValueError(
             f"{op}: position must have shape (kh * kw, 2) for a weight (oc, ic / groups, kh, kw), "

@@ -27,14 +27,14 @@ class Dropout(Op):
 
 def dropout(input, p=0.5, training=True, inplace=False):
     """Each element becomes 0 with probability p; the others are divided by 1 - p. Nothing happens unless `training`."""
-    floating("dropout", "input", input)
+    input = floating("dropout", "input", input)
     probability("dropout", p)
     return Dropout.apply(input, p, input.shape) if training and p else input
 
 
 def dropout2d(input, p=0.5, training=True, inplace=False):
     """Whole channels (the first two axes count them) become 0 with probability p; the others are divided by 1 - p."""
-    floating("dropout2d", "input", input)
+    input = floating("dropout2d", "input", input)
     probability("dropout2d", p)
     if input.ndim < 2:
         raise ValueError(f"dropout2d: input must have at least 2 dimensions (N, C, ...), got shape {input.shape}")
@@ -46,7 +46,7 @@ def stochastic_depth(input, p, mode, training=True):
     """The whole input (mode "batch") or whole rows of it (mode "row", the first axis counts them) become 0 with
     probability p; the others are divided by 1 - p.  Nothing happens unless `training`.  As torchvision.ops has it.
     """
-    floating("stochastic_depth", "input", input)
+    input = floating("stochastic_depth", "input", input)
     probability("stochastic_depth", p)
     if mode not in ("batch", "row"):
         raise ValueError(f"stochastic_depth: mode must be 'batch' or 'row', got {mode!r}")

@@ -16,6 +16,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from .. import _memory
+from .._device import DeviceArray, leaf
 from ..autograd.op import Op
 from ..driver import launch
 from ..kernels.separable import Axis, identity, row, tables
@@ -111,23 +112,26 @@ def _axis(mode, size, out, align_corners, factor, antialias, dtype):
 
 @lru_cache(maxsize=256)
 def _maps(mode, size, out, align_corners, factors, antialias, dtype, transposed):
-    """(spatial output size, tables) of the map, or of its adjoint."""
+    """(spatial output size, tables, axes) of the map, or of its adjoint."""
     axes = [_axis(mode, i, o, align_corners, f, antialias, dtype) for i, o, f in zip(size, out, factors, strict=True)]
     if transposed:
         axes = [axis.transposed() for axis in axes]
     three = [identity(1)] * (3 - len(axes)) + axes
-    return tuple(axis.out for axis in axes), tables(three, dtype)
+    return tuple(axis.out for axis in axes), tables(three, dtype), tuple(three)
 
 
 class Resize(Op):
     """The map of `settings` (mode, size, out, align_corners, factors, antialias), or its adjoint."""
 
     name = "interpolate"
+    anywhere = True
 
     @staticmethod
     def forward(ctx, x, settings, transposed):
         ctx.settings, ctx.transposed = settings, transposed
-        size, values = _maps(*settings, x.dtype.name, transposed)
+        size, values, axes = _maps(*settings, x.dtype.name, transposed)
+        if isinstance(x, DeviceArray):
+            return leaf(x.device).resample(x, size, axes)
         y = _memory.empty((*x.shape[:2], *size), x.dtype)
         launch(row(values, np.require(x, requirements=("C", "A")), y))
         return y

@@ -61,12 +61,13 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
 
     arXiv:1607.06450, equations 3 and 4.
     """
-    single_or_double("layer_norm", "input", input)
+    input = single_or_double("layer_norm", "input", input)
     wanted = tuple(normalized_shape)
     if not wanted or input.shape[-len(wanted) :] != wanted:
         raise ValueError(f"layer_norm: normalized_shape must be the last axes of input {input.shape}, got {wanted}")
+    weight = same_dtype("layer_norm", "weight", weight, input)
+    bias = same_dtype("layer_norm", "bias", bias, input)
     for name, a in (("weight", weight), ("bias", bias)):
-        same_dtype("layer_norm", name, a, input)
         if a is not None and a.shape != wanted:
             raise ValueError(f"layer_norm: {name} must have shape {wanted}, got {a.shape}")
     length = math.prod(wanted)

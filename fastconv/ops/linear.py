@@ -2,12 +2,13 @@
 
 import math
 
-from ..autograd import Op, sum_to
+from ..autograd import sum_to
+from ..autograd.op import ArrayOp
 from .checks import floating, same_dtype
 from .matmul import ProductNN, ProductNT, ProductTN
 
 
-class Linear(Op):
+class Linear(ArrayOp):
     """x (rows, I), weight (O, I), bias (O) or None -> (rows, O)."""
 
     name = "linear"
@@ -32,9 +33,9 @@ class Linear(Op):
 
 def linear(input, weight, bias=None):
     """input (..., I), weight (O, I), bias (O) -> (..., O). With weight (I) and a 0-d bias the last axis goes."""
-    floating("linear", "input", input)
-    same_dtype("linear", "weight", weight, input)
-    same_dtype("linear", "bias", bias, input)
+    input = floating("linear", "input", input)
+    weight = same_dtype("linear", "weight", weight, input)
+    bias = same_dtype("linear", "bias", bias, input)
     if weight.ndim not in (1, 2):
         raise ValueError(f"linear: weight must be (out_features, in_features), got shape {weight.shape}")
     if input.ndim == 0 or input.shape[-1] != weight.shape[-1]:

@@ -59,7 +59,7 @@ def local_response_norm(input, size, alpha=1e-4, beta=0.75, k=1.0):
     Neighbours are `size` channels around it; see the module for the formula.
     """
     op = "local_response_norm"
-    single_or_double(op, "input", input)
+    input = single_or_double(op, "input", input)
     if input.ndim < 3:
         raise ValueError(f"{op}: input must be (N, C, *) with at least 3 axes, got shape {input.shape}")
     if size < 1:

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 
+from .._device import move
 from ..autograd import Op, Variable, abs, mean, value, where
 from ..autograd import sum as sum_over
 from .activation import Softplus, log_softmax, softmax
@@ -162,13 +163,13 @@ def cross_entropy(input, target, weight=None, *, ignore_index=-100, reduction="m
     target: classes as integers, of input's shape without C, or probabilities of input's shape. weight: (C). Positions
     with the class `ignore_index` count for nothing. label_smoothing mixes in that much of the uniform distribution.
     """
-    floating("cross_entropy", "input", input)
+    input = floating("cross_entropy", "input", input)
     target = array("cross_entropy", "target", target)
     _check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing}")
     if target.shape == input.shape and target.dtype.kind == "f":
-        _check_class_weight("cross_entropy", input, weight)
+        weight = _check_class_weight("cross_entropy", input, weight)
         if ignore_index >= 0:
             raise ValueError(f"cross_entropy: probabilities have no class to ignore, got ignore_index {ignore_index}")
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
@@ -179,7 +180,7 @@ def cross_entropy(input, target, weight=None, *, ignore_index=-100, reduction="m
 
 def nll_loss(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     """Negative log-likelihood of log-probabilities, input (N, C), (C) or (N, C, ...); arguments as in cross_entropy."""
-    floating("nll_loss", "input", input)
+    input = floating("nll_loss", "input", input)
     target = array("nll_loss", "target", target)
     _check_reduction("nll_loss", reduction)
     out = NLL.apply(*_classes_last("nll_loss", input, target, weight, ignore_index), ignore_index, reduction)
@@ -201,15 +202,17 @@ def _soft_cross_entropy(input, target, weight, reduction, smoothing):
 
 def _check_class_weight(op, input, weight):
     classes = input.shape[0 if input.ndim == 1 else 1]
-    if same_dtype(op, "weight", weight, input) is not None and weight.shape != (classes,):
+    weight = same_dtype(op, "weight", weight, input)
+    if weight is not None and weight.shape != (classes,):
         raise ValueError(f"{op}: weight must have shape ({classes},), one per class, got {weight.shape}")
+    return weight
 
 
 def _classes_last(op, input, target, weight, ignore_index):
     """Checked, as x (N, C, L), target (N, L) and weight."""
     if input.ndim == 0:
         raise ValueError(f"{op}: input must be (C), (N, C) or (N, C, ...), got a single number")
-    _check_class_weight(op, input, weight)
+    weight = _check_class_weight(op, input, weight)
     axis = 0 if input.ndim == 1 else 1
     wanted = input.shape[:axis] + input.shape[axis + 1 :]
     if target.shape != wanted:
@@ -220,7 +223,8 @@ def _classes_last(op, input, target, weight, ignore_index):
     t = value(target)
     bad = (t != ignore_index) & ((t < 0) | (t >= classes))
     if bad.any():
-        raise ValueError(f"{op}: target {t[bad].flat[0]} is out of range for {classes} classes (0 to {classes - 1})")
+        first = np.asarray(move(t, "cpu"))[np.asarray(move(bad, "cpu"))].flat[0]
+        raise ValueError(f"{op}: target {first} is out of range for {classes} classes (0 to {classes - 1})")
     rows = 1 if axis == 0 else input.shape[0]
     spatial = math.prod(input.shape[axis + 1 :])
     return input.reshape(rows, classes, spatial), t.reshape(rows, spatial), value(weight)
@@ -249,8 +253,7 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
 
 
 def _difference(op, input, target, reduction):
-    floating(op, "input", input)
-    floating(op, "target", target)
+    input, target = floating(op, "input", input), floating(op, "target", target)
     _check_reduction(op, reduction)
     if input.shape != target.shape:
         try:
@@ -268,8 +271,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, *, reduction="m
     target has input's shape; weight and pos_weight broadcast against it.
     """
     op = "binary_cross_entropy_with_logits"
-    floating(op, "input", input)
-    floating(op, "target", target)
+    input, target = floating(op, "input", input), floating(op, "target", target)
     _check_reduction(op, reduction)
     if target.shape != input.shape:
         raise ValueError(f"{op}: target must have input's shape {input.shape}, got {target.shape}")

@@ -52,9 +52,8 @@ def _spec(theta, g, function):
 
 def _check(theta, phi, g):
     op = "non_local"
-    floating(op, "theta", theta)
-    same_dtype(op, "phi", phi, theta)
-    same_dtype(op, "g", g, theta)
+    theta = floating(op, "theta", theta)
+    phi, g = same_dtype(op, "phi", phi, theta), same_dtype(op, "g", g, theta)
     shapes = f"theta {tuple(theta.shape)}, phi {tuple(phi.shape)}, g {tuple(g.shape)}"
     if not theta.ndim == phi.ndim == g.ndim == 3:
         raise ValueError(f"{op}: theta, phi and g must have 3 dimensions (n, channels, positions), given {shapes}")
@@ -64,6 +63,7 @@ def _check(theta, phi, g):
         raise ValueError(f"{op}: phi and g must have the same batch and positions, given {shapes}")
     if not g.shape[2] or not theta.shape[1]:
         raise ValueError(f"{op}: phi and g must have at least one position, theta and phi one channel, given {shapes}")
+    return theta, phi, g
 
 
 def non_local(theta, phi, g, function="softmax"):
@@ -72,7 +72,7 @@ def non_local(theta, phi, g, function="softmax"):
     function: "softmax", "dot" or "relu", see the module's docstring.  Raises ValueError or TypeError with given and
     wanted shapes.
     """
-    _check(theta, phi, g)
+    theta, phi, g = _check(theta, phi, g)
     if function == "dot":
         return matmul(matmul(g, swap(phi, 1, 2)), theta) / g.shape[2]
     if function not in ("softmax", "relu"):

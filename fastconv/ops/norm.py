@@ -15,7 +15,7 @@ from ..autograd import sum as sum_over
 from ..kernels.norm import COLUMNS, batch_groups, channel_groups, norm_gradient, norm_sums, normalise
 from ..kernels.norm_layer import normalise_rows, rows_gradient, rows_weight_gradient
 from ..packing import dense
-from .checks import same_dtype, single_or_double
+from .checks import array, same_dtype, single_or_double
 
 SHORT = 16  # rows of fewer values are laid out in longer ones
 
@@ -204,18 +204,22 @@ def _group_backward_recorded(ctx, g, x, weight):
 
 
 def _check_input(op, x):
-    single_or_double(op, "input", x)
+    x = single_or_double(op, "input", x)
     if x.ndim < 2:
         raise ValueError(f"{op}: input must be (N, C, ...), got shape {x.shape}")
+    return x
 
 
 def _check_channels(op, x, **named):
+    """The arrays, those of a device ours."""
+    named = {name: a if a is None else array(op, name, a) for name, a in named.items()}
     channels = x.shape[1]
     for name, a in named.items():
         if a is not None and a.shape != (channels,):
             raise ValueError(f"{op}: {name} must have shape ({channels},) for input {x.shape}, got {a.shape}")
     for name in ("weight", "bias"):
         same_dtype(op, name, named[name], x)
+    return named.values()
 
 
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
@@ -224,11 +228,11 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     In training the batch's own statistics are used, and the running ones, where given, are updated in place:
     (1 - momentum) * old + momentum * new. In evaluation the running ones are used.
     """
-    _check_input("batch_norm", input)
+    input = _check_input("batch_norm", input)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    _check_channels("batch_norm", input, **named)
+    running_mean, running_var, weight, bias = _check_channels("batch_norm", input, **named)
     if eps <= 0:
         raise ValueError(f"batch_norm: eps must be positive, got {eps}")
     if training and input.size == input.shape[1]:
@@ -242,13 +246,13 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
 
     Wu and He 2018, arXiv:1803.08494, equation 1.
     """
-    _check_input("group_norm", input)
+    input = _check_input("group_norm", input)
     n, channels = input.shape[:2]
     if num_groups < 1 or channels % num_groups:
         raise ValueError(
             f"group_norm: num_groups must divide the {channels} channels of input {input.shape}, got {num_groups}"
         )
-    _check_channels("group_norm", input, weight=weight, bias=bias)
+    weight, bias = _check_channels("group_norm", input, weight=weight, bias=bias)
     if n * channels // num_groups * math.prod(input.shape[2:]) == 1:
         raise ValueError(f"group_norm: needs more than 1 value per group, got input {input.shape}, {num_groups} groups")
     return GroupNorm.apply(input, weight, bias, num_groups, eps)
@@ -263,9 +267,9 @@ def instance_norm(
     each image's; without it they are used. Ulyanov et al. 2016, arXiv:1607.08022, equation 4.
     """
     op = "instance_norm"
-    _check_input(op, input)
+    input = _check_input(op, input)
     named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    _check_channels(op, input, **named)
+    running_mean, running_var, weight, bias = _check_channels(op, input, **named)
     mean, var = value(running_mean), value(running_var)
     if not use_input_stats:
         if mean is None or var is None:
@@ -276,7 +280,8 @@ def instance_norm(
         raise ValueError(f"{op}: needs more than 1 value per channel and image, got input shape {input.shape}")
     if mean is not None or var is not None:
         x = value(input)
-        flat = x.reshape(*x.shape[:2], size)
-        own = flat.mean(2, dtype=np.float64), flat.var(2, dtype=np.float64)
-        _update(mean, own[0].mean(0), var, own[1].mean(0), momentum, size if len(x) else 0)
+        flat = x.reshape(*x.shape[:2], size).astype(np.float64)
+        own = flat.mean(2, keepdims=True)
+        spread = ((flat - own) ** 2).mean(2)
+        _update(mean, own[..., 0].mean(0), var, spread.mean(0), momentum, size if len(x) else 0)
     return GroupNorm.apply(input, weight, bias, input.shape[1], eps)

@@ -5,9 +5,12 @@ scatters each gradient to the position of its maximum; backward of that gathers.
 backward are each other's gradient.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .. import _memory, prepared
+from .._device import DeviceArray, adopt
 from ..autograd.op import Op, Variable
 from ..kernels import (  # noqa: F401  (they register their implementations)
     adaptive_pool,
@@ -132,9 +135,12 @@ class AvgPoolBackward(Op):
 # ---- the functions
 
 
-def _check_array(op, x):
+def _check_array(op, x) -> Any:
     if not isinstance(x, (np.ndarray, Variable)):
-        raise TypeError(f"{op}: input must be a NumPy array or a Tensor, given {type(x).__name__}")
+        x = adopt(x)
+        if not isinstance(x, DeviceArray):
+            raise TypeError(f"{op}: input must be a NumPy array or a Tensor, given {type(x).__name__}")
+    return x
 
 
 def _check_indices(op, return_indices):
@@ -144,7 +150,7 @@ def _check_indices(op, return_indices):
 
 def _max(ndim, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     op = f"max_pool{ndim}d"
-    _check_array(op, x)
+    x = _check_array(op, x)
     _check_indices(op, return_indices)
     spec = pool_spec(op, ndim, x.shape, kernel_size, stride, padding, dilation, ceil_mode, x.dtype)
     return MaxPool.apply(x, spec, return_indices)
@@ -175,7 +181,7 @@ def max_pool3d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 
 def _average(ndim, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
     op = f"avg_pool{ndim}d"
-    _check_array(op, x)
+    x = _check_array(op, x)
     average = (count_include_pad, divisor_override)
     return AvgPool.apply(
         x, pool_spec(op, ndim, x.shape, kernel_size, stride, padding, 1, ceil_mode, x.dtype, average=average)
@@ -210,7 +216,7 @@ def avg_pool3d(
 
 def _adaptive_average(ndim, x, output_size):
     op = f"adaptive_avg_pool{ndim}d"
-    _check_array(op, x)
+    x = _check_array(op, x)
     return AvgPool.apply(x, adaptive_spec(op, ndim, x.shape, output_size, x.dtype))
 
 
@@ -235,7 +241,7 @@ def adaptive_avg_pool3d(input, output_size):
 
 def _adaptive_max(ndim, x, output_size, return_indices):
     op = f"adaptive_max_pool{ndim}d"
-    _check_array(op, x)
+    x = _check_array(op, x)
     _check_indices(op, return_indices)
     return MaxPool.apply(x, adaptive_spec(op, ndim, x.shape, output_size, x.dtype), return_indices)
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..autograd import Op, cat, flatten, split, stack
+from ..autograd import cat, flatten, split, stack
+from ..autograd.op import ArrayOp
 from .checks import array
 
 DTYPES = "any"
@@ -10,7 +11,7 @@ DTYPES = "any"
 __all__ = ["cat", "flatten", "pad", "split", "stack"]
 
 
-class Pad(Op):
+class Pad(ArrayOp):
     """`pads` has (before, after) per axis of x; negative numbers crop."""
 
     name = "pad"
@@ -19,7 +20,7 @@ class Pad(Op):
     def forward(ctx, x, pads, mode, fill):
         ctx.shape, ctx.pads, ctx.mode = x.shape, pads, mode
         if mode == "constant":
-            out = np.full([n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)], fill, x.dtype)
+            out = _full(x, [n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)], fill)
             source, target = _overlap(pads)
             out[target] = x[source]
             return out
@@ -33,14 +34,14 @@ class Pad(Op):
         return PadAdjoint.apply(g, ctx.shape, ctx.pads, ctx.mode), None, None, None
 
 
-class PadAdjoint(Op):
+class PadAdjoint(ArrayOp):
     name = "pad_adjoint"
 
     @staticmethod
     def forward(ctx, g, shape, pads, mode):
         ctx.pads, ctx.mode = pads, mode
         if mode == "constant":
-            out = np.zeros(shape, g.dtype)
+            out = _full(g, shape, 0)
             source, target = _overlap(pads)
             out[source] = g[target]
             return out
@@ -52,6 +53,11 @@ class PadAdjoint(Op):
     @staticmethod
     def backward(ctx, gg):
         return Pad.apply(gg, ctx.pads, ctx.mode, 0), None, None, None
+
+
+def _full(like, shape, fill):
+    """An array of one number, of the dtype and on the device of `like`."""
+    return np.full(shape, fill, like.dtype) if isinstance(like, np.ndarray) else np.full_like(like, fill, shape=shape)
 
 
 def _overlap(pads):
@@ -74,7 +80,7 @@ def _sources(n, before, after, mode):
 
 def _fold(g, axis, before, n, sources):
     g = np.moveaxis(g, axis, 0)
-    out = np.zeros((n, *g.shape[1:]), g.dtype)
+    out = _full(g, (n, *g.shape[1:]), 0)
     first, last = max(0, -before), min(n, len(g) - before)  # what is left of the axis itself
     out[first:last] = g[first + before : last + before]
     for j in (*range(before), *range(before + n, len(g))):
@@ -89,7 +95,7 @@ def pad(input, pad, mode="constant", value=None):
     0 by default), "reflect" (border not repeated; less than the size), "replicate", "circular" (at most the size; what
     is cropped is cropped first). The three last modes pad the last 1, 2 or 3 axes of inputs with one or two axes more.
     """
-    array("pad", "input", input)
+    input = array("pad", "input", input)
     pad = tuple(int(p) for p in pad)
     count = len(pad) // 2
     if len(pad) % 2 or count > input.ndim:

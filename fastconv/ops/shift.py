@@ -9,9 +9,12 @@ You
 x (n, c, h, w) or (c, h, w) -> the same shape; what comes from outside the image is 0.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .. import _memory
+from .._device import DeviceArray, as_array, move
 from .._registry import select
 from ..autograd import Op
 from ..autograd.op import value
@@ -84,7 +87,7 @@ class ActiveShift(Op):
 
 def _images(op, x):
     """x with a batch."""
-    floating(op, "input", x)
+    x = floating(op, "input", x)
     if x.ndim not in (3, 4):
         raise ValueError(f"{op}: input must be (n, c, h, w) or (c, h, w), given shape {x.shape}")
     return x if x.ndim == 4 else x.reshape(1, *x.shape)
@@ -99,9 +102,9 @@ def _check_displacement(op, name, displacement, channels):
 
 def _active(op, input, displacement, whole, normalize):
     x = _images(op, input)
-    same_dtype(op, "displacement", displacement, x)
+    displacement = same_dtype(op, "displacement", displacement, x)
     _check_displacement(op, "displacement", displacement, x.shape[1])
-    if not np.isfinite(value(displacement)).all():
+    if not bool(np.isfinite(value(displacement)).all()):
         raise ValueError(f"{op}: displacement must be finite")
     return ActiveShift.apply(x, displacement, whole, normalize).reshape(input.shape)
 
@@ -115,11 +118,13 @@ def shift2d(input, shift):
     input (n, c, h, w) or (c, h, w), shift (c, 2) whole numbers.  Raises ValueError or TypeError with given and wanted
     numbers.  arXiv 1711.08141.
     """
-    x, shift = _images("shift2d", input), np.asarray(shift)
-    if shift.dtype.kind not in "iu":
-        raise TypeError(f"shift2d: shift must be whole numbers, given {shift.dtype}; active_shift2d takes real ones")
-    _check_displacement("shift2d", "shift", shift, x.shape[1])
-    return Shift.apply(x, np.clip(shift, -(2**30), 2**30).astype(np.float64)).reshape(input.shape)
+    x, whole = _images("shift2d", input), as_array(shift)
+    if whole.dtype.kind not in "iu":
+        raise TypeError(f"shift2d: shift must be whole numbers, given {whole.dtype}; active_shift2d takes real ones")
+    _check_displacement("shift2d", "shift", whole, x.shape[1])
+    if isinstance(value(x), DeviceArray):
+        whole: Any = move(whole, value(x).device)
+    return Shift.apply(x, np.clip(whole, -(2**30), 2**30).astype(np.float64)).reshape(input.shape)
 
 
 def active_shift2d(input, displacement, normalize=False):

@@ -137,13 +137,15 @@ def _whole(op, name, value):
 
 
 def _check_image(op, x):
-    if checks.array(op, "input", x).ndim < 3:
+    x = checks.array(op, "input", x)
+    if x.ndim < 3:
         raise ValueError(f"{op}: input must have shape (..., c, h, w), given {x.shape}")
+    return x
 
 
 def pixel_shuffle(input, upscale_factor):
     """input (..., c*r*r, h, w) -> (..., c, h*r, w*r) for upscale_factor r."""
-    _check_image("pixel_shuffle", input)
+    input = _check_image("pixel_shuffle", input)
     r = _whole("pixel_shuffle", "upscale_factor", upscale_factor)
     if input.shape[-3] % r**2:
         raise ValueError(
@@ -155,7 +157,7 @@ def pixel_shuffle(input, upscale_factor):
 
 def pixel_unshuffle(input, downscale_factor):
     """input (..., c, h*r, w*r) -> (..., c*r*r, h, w) for downscale_factor r."""
-    _check_image("pixel_unshuffle", input)
+    input = _check_image("pixel_unshuffle", input)
     r = _whole("pixel_unshuffle", "downscale_factor", downscale_factor)
     if input.shape[-2] % r or input.shape[-1] % r:
         raise ValueError(
@@ -167,7 +169,8 @@ def pixel_unshuffle(input, downscale_factor):
 
 def channel_shuffle(input, groups):
     """input (n, c, *) -> the same shape; with channels as (groups, c/groups), the two transposed."""
-    if checks.array("channel_shuffle", "input", input).ndim < 3:
+    input = checks.array("channel_shuffle", "input", input)
+    if input.ndim < 3:
         raise ValueError(f"channel_shuffle: input must have more than 2 dimensions, given {input.shape}")
     groups = _whole("channel_shuffle", "groups", groups)
     if input.shape[1] % groups:
@@ -177,7 +180,8 @@ def channel_shuffle(input, groups):
 
 def channel_split(input, parts=2):
     """input (n, c, *) -> a tuple with some of the channels each: equal `parts`, or a list of channel counts."""
-    if checks.array("channel_split", "input", input).ndim < 2:
+    input = checks.array("channel_split", "input", input)
+    if input.ndim < 2:
         raise ValueError(f"channel_split: input must have shape (n, c, ...), given {input.shape}")
     channels = input.shape[1]
     if isinstance(parts, (tuple, list)):

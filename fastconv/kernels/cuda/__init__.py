@@ -4,19 +4,40 @@ gpu.py is the only file that imports numba.cuda.  array.py has the arrays, launc
 gets its counterpart; the other files are kernels, and are imported here so that they register themselves.
 """
 
-from . import convolution, gather  # noqa: F401  (they register their rules and implementations)
+from . import (  # noqa: F401  (they register their rules and implementations)
+    activation,
+    adder,
+    convolution,
+    deform,
+    dropout,
+    gather,
+    loss,
+    non_local,
+    norm,
+    norm_rows,
+    pool,
+    products,
+    response,
+    shift,
+    shuffle,
+)
 from .array import CudaArray, adopt, empty, full, upload, zeros
 from .gpu import name, synchronize, why_not
 from .memory import kept_bytes, release
+from .resize import resample
+from .steps import adam, sgd
 
 __all__ = [
     "CudaArray",
+    "adam",
     "adopt",
     "empty",
     "full",
     "kept_bytes",
     "name",
     "release",
+    "resample",
+    "sgd",
     "synchronize",
     "upload",
     "why_not",

@@ -56,6 +56,12 @@ def _extreme(kind):
     return lambda x, axis=None, out=None, keepdims=False: getattr(x, kind)(axis=axis, keepdims=bool(keepdims))
 
 
+def _move_axis(x, source, destination):
+    axes = [a for a in range(x.ndim) if a != source % x.ndim]
+    axes.insert(destination % x.ndim, source % x.ndim)
+    return x.transpose(axes)
+
+
 FUNCTIONS = {
     np.where: _where,
     np.clip: _clip,
@@ -71,6 +77,7 @@ FUNCTIONS = {
     np.concatenate: lambda arrays, axis=0: shaping.concatenate(arrays, axis),
     np.reshape: lambda x, shape: x.reshape(shape),
     np.transpose: lambda x, axes=None: x.transpose(*(() if axes is None else (axes,))),
+    np.moveaxis: _move_axis,
     np.swapaxes: lambda x, a, b: x.swapaxes(a, b),
     np.shape: lambda x: x.shape,
     np.ndim: lambda x: x.ndim,

@@ -19,6 +19,8 @@ SHAPES = [
     conv_case((11, 21), (3, 5), padding=(1, 2), icg=3, ocg=7),
     conv_case((13, 10), 3, padding=2, dilation=2, icg=3, ocg=4),
     conv_case((5, 7), 1, icg=6, ocg=9, n=2),
+    conv_case((14, 14), 5, icg=6, ocg=16, n=3),
+    conv_case((6, 23), (2, 3), padding=(0, 1), icg=3, ocg=5, groups=2),
 ]
 
 
@@ -64,7 +66,10 @@ def test_chosen_for_few_channels_and_refused_elsewhere():
     narrow = conv_case((56, 56), 3, padding=1, groups=32, icg=4, ocg=4).spec("float32")
     assert select("conv.bwd_weights", narrow) is ConvBackwardWeights
     assert ConvBackwardWeights.when(conv_case((9, 9), 3, stride=2).spec("float32")) == "needs stride 1"
-    assert ConvBackwardWeights.when(conv_case((9, 9), 3).spec("float32")) == "needs an output as large as the image"
+    assert (
+        ConvBackwardWeights.when(conv_case((9, 9), 3, padding=2).spec("float32"))
+        == "needs an output no larger than the image"
+    )
     wanted = "needs kernel rows of 1, 3, 5 taps, has 7"
     assert ConvBackwardWeights.when(conv_case((9, 9), 7, padding=3).spec("float32")) == wanted
 

@@ -4,9 +4,10 @@ both as they lie, added up with pixels in the lanes.
 A register tile is a few output channels by the taps of one kernel row for a few input channels, kept in registers over
 a run of pixels; its lanes are added at the very end.  What a shift brings from beyond the ends of a row is masked, as
 in grouped.py.  Packed patches (implicit_gemm) must be transposed for the sake of few output channels; here the number
-of channels makes no difference.
+of channels makes no difference.  A gradient smaller than the image is copied into a frame of its size.
 """
 
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from ..driver import Row
 from ..simd import add_part, array_at, fields, isa, lanes, store_tile, zero_tile
 from ..simd_vector import masked_dot_loop, store_sums
 from .gathers import NANOSECONDS_PER_FLOP, split
+from .phases import FRAME_NANOSECONDS, frame_row
 
 WeightsBlock = Block(
     "DirectWeightsBlock",
@@ -145,6 +147,13 @@ def _plan(spec):
     return make_weights(spec.dtype, shape.MR, shape.C, spec.kw), spec.g * numbers["parts"], numbers, scratch
 
 
+@lru_cache(maxsize=1024)
+def _framed(spec):
+    """The same with an output as large as the image: pixels that are not there have a gradient of 0."""
+    same = (spec.oh, spec.ow) == (spec.ih, spec.iw)
+    return spec if same else replace(spec, oh=spec.ih, ow=spec.iw)
+
+
 @implements("conv.bwd_weights", rank=31)
 class ConvBackwardWeights(Impl):
     name = "conv_bwd_weights_direct"
@@ -161,17 +170,25 @@ class ConvBackwardWeights(Impl):
             return "needs one plane"
         if spec.kw not in TILES:
             return f"needs kernel rows of {', '.join(map(str, TILES))} taps, has {spec.kw}"
-        if (spec.oh, spec.ow) != (spec.ih, spec.iw) or 0 in (spec.n, spec.ic, spec.oc, spec.out_pixels):
-            return "needs an output as large as the image"
-        most = spec.taps * spec.out_pixels // 8
+        if spec.oh > spec.ih or spec.ow > spec.iw or 0 in (spec.n, spec.ic, spec.oc, spec.out_pixels):
+            return "needs an output no larger than the image"
+        most = spec.taps * spec.in_pixels // 8
         return f"needs masks of at most {MASK_BYTES} bytes, has {most}" if most > MASK_BYTES else None
 
     @staticmethod
     def cost(spec):
-        return _shape(spec).cycles * 2 * lanes(spec.dtype) * NANOSECONDS_PER_FLOP * PEAK_SHARE
+        whole = _framed(spec)
+        copies = 0 if whole is spec else spec.n * spec.oc * spec.in_pixels * FRAME_NANOSECONDS
+        return copies + _shape(whole).cycles * 2 * lanes(spec.dtype) * NANOSECONDS_PER_FLOP * PEAK_SHARE
 
     @staticmethod
     def emit(spec, buffers):
-        body, tiles, numbers, scratch = _plan(spec)
+        whole = _framed(spec)
+        body, tiles, numbers, scratch = _plan(whole)
         arrays = {name: buffers[name] for name in ("x", "gy", "gw")}
-        return (Row(body, tiles, {**numbers, **arrays}, spec.flops() * NANOSECONDS_PER_FLOP, scratch),)
+        row = Row(body, tiles, {**numbers, **arrays}, whole.flops() * NANOSECONDS_PER_FLOP, scratch)
+        if whole is spec:
+            return (row,)
+        sizes = (spec.oh, spec.ow), (spec.ih, spec.iw)
+        frame, row.values["gy"] = frame_row(spec.dtype, spec.n * spec.oc, buffers["gy"], *sizes)
+        return frame, row._replace(temporaries=("gy",))

@@ -15,6 +15,8 @@ from ..driver import Row, Temporary
 from ..simd import array_at, fields, lanes, load_window, store_part
 from .gathers import column_step, split
 
+FRAME_NANOSECONDS = 0.2  # to write one value
+
 PhasesBlock = Block("PhasesBlock", "x y", "xh xw sh sw height width")
 
 
@@ -68,9 +70,19 @@ def phased(gathers):
 
 def split_row(spec, x):
     """(the row that splits the image, its result: a Temporary)."""
-    height, width = split(spec.ih, spec.sh), split(spec.iw, spec.sw)
-    phases = Temporary(spec.n * spec.ic * spec.sh * spec.sw * height * width, spec.dtype)
-    numbers = {"xh": spec.ih, "xw": spec.iw, "sh": spec.sh, "sw": spec.sw, "height": height, "width": width}
-    body = make_split(spec.dtype, column_step(spec.sw))
-    row = Row(body, spec.n * spec.ic, {"x": x, "y": phases, **numbers}, phases.size * 0.2, temporaries=("y",))
+    size = split(spec.ih, spec.sh), split(spec.iw, spec.sw)
+    return _row(spec.dtype, spec.n * spec.ic, x, (spec.ih, spec.iw), (spec.sh, spec.sw), size)
+
+
+def frame_row(dtype, planes, x, source, size):
+    """(the row that copies planes of the size `source` to the upper left of larger ones of zeros, a Temporary)."""
+    return _row(dtype, planes, x, source, (1, 1), size)
+
+
+def _row(dtype, planes, x, source, step, size):
+    phases = Temporary(planes * step[0] * step[1] * size[0] * size[1], dtype)
+    names = ("xh", "xw", "sh", "sw", "height", "width")
+    numbers = dict(zip(names, (*source, *step, *size), strict=True))
+    body = make_split(dtype, column_step(step[1]))
+    row = Row(body, planes, {"x": x, "y": phases, **numbers}, phases.size * FRAME_NANOSECONDS, temporaries=("y",))
     return row, phases

@@ -184,20 +184,20 @@ def _softmax(op):
 def _interpolate(attrs, inputs, outputs, kept):
     if attrs["transposed"]:
         return None
-    _, values = maps(*attrs["settings"], inputs[0].dtype.name, False)
-    times = _repeats(values)
+    _, values, axes = maps(*attrs["settings"], inputs[0].dtype.name, False)
+    times = _repeats(axes)
     if times is not None:
         return Emission((repeat_row(inputs[0], outputs[0], *times),), "repeat")
     return Emission((separable_row(values, inputs[0], outputs[0]),), "resample_separable", 2 * outputs[0].size)
 
 
-def _repeats(values):
+def _repeats(axes):
     """How often a map repeats lines and pixels, both whole numbers; None if it does something else."""
     times = []
-    for axis in "dhw":
-        count, rest = divmod(values[f"o{axis}"], max(values[f"i{axis}"], 1))
-        same = not rest and values[f"k{axis}"] == 1 and (values[f"{axis}_w"] == 1).all()
-        if not same or not np.array_equal(values[f"{axis}_at"], np.arange(values[f"o{axis}"]) // max(count, 1)):
+    for axis in axes:
+        count, rest = divmod(axis.out, max(axis.size, 1))
+        same = not rest and axis.taps == 1 and (axis.weights == 1).all()
+        if not same or not np.array_equal(axis.at.ravel(), np.arange(axis.out) // max(count, 1)):
             return None
         times.append(count)
     return None if times[0] != 1 or times[2] > 16 else times[1:]

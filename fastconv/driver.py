@@ -331,7 +331,7 @@ class Program:
     def __init__(self, rows, memory):
         rows = _with_temporaries(rows, np.empty)
         constant, held = _divide(rows, memory)
-        launch(*constant)
+        launch(*(row._replace(temporaries=()) for row in constant))
         spans = [_span(array) for array in (*memory, *held)]
         self.counts = [int(row.tiles > 0 and not any(row is other for other in constant)) for row in rows]
         self._rows = [row for row, count in zip(rows, self.counts, strict=True) if count]

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import pytest
 
-from fastconv import _jit, simd, simd_python, simd_vector
+from fastconv import _jit, simd, simd_python, simd_sync, simd_vector
 from fastconv.simd_isa import ISAS
 
 from .processes import output, python
@@ -178,7 +178,7 @@ def test_transposes(dtype):
 
 
 def test_fetch_add():
-    add = numba.njit(lambda counters, index, amount: simd.fetch_add(counters, index, amount))
+    add = numba.njit(lambda counters, index, amount: simd_sync.fetch_add(counters, index, amount))
     counters = np.array([5, 7], np.int64)
     assert (add(counters, 1, 3), add(counters, 1, 1), add(counters, 0, 2)) == (7, 10, 5)
     assert counters.tolist() == [7, 11]

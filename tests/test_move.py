@@ -22,7 +22,7 @@ VIEWS = {
     "part": (lambda x: x[:, 1:4, ::2, 3:], (2, 5, 7, 20)),
     "thin": (lambda x: x[..., 1:2], (4, 9, 8)),
     "repeated": (lambda x: np.broadcast_to(x[:, :, None, :, None], (3, 4, 2, 6, 2)), (3, 4, 6)),
-    "number": (lambda x: np.broadcast_to(x[0], (40,)), (1,)),
+    "number": (lambda x: np.broadcast_to(x[:1], (40,)), (1,)),
     "six axes": (lambda x: x.transpose(5, 3, 1, 4, 2, 0), (2, 3, 2, 4, 3, 5)),
     "long": (lambda x: x[:, ::2], (2, 9000)),
 }

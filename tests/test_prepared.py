@@ -95,11 +95,10 @@ def test_one_array_in_two_roles():
 
 def test_weights_packed_for_a_call_are_packed_for_each():
     """Winograd's transformed weights lie in working memory, which belongs to one call."""
-    x, specs = random(1, 32, 16, 16), {}
-    for seed in range(3):
-        w = random(32, 32, 3, 3) * (seed + 1)
-        specs[seed] = F.conv2d(x, w, padding=1)
-    np.testing.assert_allclose(specs[2], 3 * specs[0], rtol=0, atol=1e-5 * np.abs(specs[2]).max())
+    x, w = random(1, 32, 16, 16), random(32, 32, 3, 3)
+    once = F.conv2d(x, w, padding=1)
+    for factor in (2, 8):  # powers of two: every rounding is the same
+        np.testing.assert_array_equal(F.conv2d(x, w * np.float32(factor), padding=1), factor * once)
 
 
 def test_many_threads_run_one_call(layer):

@@ -30,6 +30,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     grouped,
     implicit_gemm,
     pointwise,
+    products,
     residues,
     small_maps,
     winograd,

@@ -13,6 +13,7 @@ from .. import _memory, prepared
 from .._device import DeviceArray, adopt
 from ..autograd.op import Op, Variable
 from ..kernels import (  # noqa: F401  (they register their implementations)
+    adaptive_columns,
     adaptive_pool,
     average_pool,
     global_pool,

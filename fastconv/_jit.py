@@ -37,10 +37,13 @@ from numba.core.caching import dumps
 from . import _config
 
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": _config.DEBUG}
+# Kernels allocate nothing.  With counts of references, LLVM would keep a call wherever a helper is given an array, and
+# put all vectors on the stack for it: in the middle of the 24 accumulators of a product.
+KERNEL_OPTIONS = {**OPTIONS, "_nrt": False}
 JIT = not config.DISABLE_JIT
 
 # Helpers are called by kernels only: without wrappers for Python and C they compile faster.
-_compiled_helper = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_compiled_helper = numba.njit(**KERNEL_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def helper(function):
@@ -135,7 +138,7 @@ class KernelCache:
 
     def _path(self, sig, codegen):
         parts = (
-            *(KernelCache._stamp, _describe(self._function), str(sig), codegen.magic_tuple(), sorted(OPTIONS.items())),
+            *(KernelCache._stamp, _describe(self._function), str(sig), codegen.magic_tuple(), sorted(KERNEL_OPTIONS.items())),
             *(_config.ISA, config.OPT, config.SLP_VECTORIZE, config.LOOP_VECTORIZE, config.DEBUGINFO_DEFAULT),
             *(numba.__version__, llvmlite.__version__, np.__version__, sys.version),
         )
@@ -259,7 +262,7 @@ class TileBody:
     def callback(self):
         signature = self.block.signature
         callback = ccallback.CFunc(
-            self.python, (signature.args, signature.return_type), locals={}, options={**OPTIONS, "nopython": True}
+            self.python, (signature.args, signature.return_type), locals={}, options={**KERNEL_OPTIONS, "nopython": True}
         )
         callback._cache = KernelCache(self.python)
         callback.compile()

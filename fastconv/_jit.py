@@ -46,9 +46,18 @@ JIT = not config.DISABLE_JIT
 _compiled_helper = numba.njit(**KERNEL_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
+_inlined_helper = numba.njit(**KERNEL_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+
+
 def helper(function):
     """A decorator: a serial function that bodies call."""
     return _compiled_helper(_named_by_content(function))
+
+
+def inlined(function):
+    """A decorator: a helper that becomes part of its caller.  A call with six arrays is fifty stores and as many loads,
+    which counts where it does little else, and LLVM does not see that an array given to it is always the same."""
+    return _inlined_helper(_named_by_content(function))
 
 
 # ---- the cache

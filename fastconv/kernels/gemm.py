@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from .._jit import helper
+from .._jit import helper, inlined
 from ..simd import add_bias, add_part, clamp_tile, fma_loop, prefetch_tile, store_part, store_tile, zero_tile
 
 BIAS, OLD, BOTH = 0, 1, 2  # what a product is added to
@@ -27,7 +27,7 @@ def part_rows(a, part, MR):
 def make_product(MR, NR, LANES):
     """The product for a register tile of MR rows and NR vectors of LANES columns."""
 
-    @helper
+    @inlined
     def product(
         a, ai, a_m, b, bi, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add, low=-np.inf, high=np.inf
     ):
@@ -61,7 +61,7 @@ def make_strip_product(MR, NR, LANES):
     """The product of MR rows of a and a panel of `columns` columns, tile by tile."""
     wide, narrow = make_product(MR, NR, LANES), make_product(MR, 1, LANES)
 
-    @helper
+    @inlined
     def strip_product(
         a, ai, a_m, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, skip, add, low=-np.inf, high=np.inf
     ):

@@ -37,27 +37,19 @@ from numba.core.caching import dumps
 from . import _config
 
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": _config.DEBUG}
-# Kernels allocate nothing.  With counts of references, LLVM would keep a call wherever a helper is given an array, and
-# put all vectors on the stack for it: in the middle of the 24 accumulators of a product.
+# Kernels allocate nothing.  With counts of references there would be a call wherever a helper is given an array, for
+# which all vectors go to the stack: in the middle of a product the 24 that it is about.
 KERNEL_OPTIONS = {**OPTIONS, "_nrt": False}
 JIT = not config.DISABLE_JIT
 
-# Helpers are called by kernels only: without wrappers for Python and C they compile faster.
-_compiled_helper = numba.njit(**KERNEL_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-_inlined_helper = numba.njit(**KERNEL_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+# Helpers are called by kernels only: without wrappers for Python and C they compile faster.  They become part of their
+# caller: a call with six arrays is fifty stores and as many loads, and hides from LLVM that they are always the same.
+_compiled_helper = numba.njit(**KERNEL_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 
 def helper(function):
     """A decorator: a serial function that bodies call."""
     return _compiled_helper(_named_by_content(function))
-
-
-def inlined(function):
-    """A decorator: a helper that becomes part of its caller.  A call with six arrays is fifty stores and as many loads,
-    which counts where it does little else, and LLVM does not see that an array given to it is always the same."""
-    return _inlined_helper(_named_by_content(function))
 
 
 # ---- the cache
@@ -147,7 +139,13 @@ class KernelCache:
 
     def _path(self, sig, codegen):
         parts = (
-            *(KernelCache._stamp, _describe(self._function), str(sig), codegen.magic_tuple(), sorted(KERNEL_OPTIONS.items())),
+            *(
+                KernelCache._stamp,
+                _describe(self._function),
+                str(sig),
+                codegen.magic_tuple(),
+                sorted(KERNEL_OPTIONS.items()),
+            ),
             *(_config.ISA, config.OPT, config.SLP_VECTORIZE, config.LOOP_VECTORIZE, config.DEBUGINFO_DEFAULT),
             *(numba.__version__, llvmlite.__version__, np.__version__, sys.version),
         )
@@ -270,9 +268,8 @@ class TileBody:
     @cached_property
     def callback(self):
         signature = self.block.signature
-        callback = ccallback.CFunc(
-            self.python, (signature.args, signature.return_type), locals={}, options={**KERNEL_OPTIONS, "nopython": True}
-        )
+        options = {**KERNEL_OPTIONS, "nopython": True}
+        callback = ccallback.CFunc(self.python, (signature.args, signature.return_type), locals={}, options=options)
         callback._cache = KernelCache(self.python)
         callback.compile()
         return callback

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from .._jit import helper, inlined
+from .._jit import helper
 from ..simd import add_bias, add_part, clamp_tile, fma_loop, prefetch_tile, store_part, store_tile, zero_tile
 
 BIAS, OLD, BOTH = 0, 1, 2  # what a product is added to
@@ -27,7 +27,7 @@ def part_rows(a, part, MR):
 def make_product(MR, NR, LANES):
     """The product for a register tile of MR rows and NR vectors of LANES columns."""
 
-    @inlined
+    @helper
     def product(
         a, ai, a_m, b, bi, steps, first, last, c, ci, c_m, bias, oi, skip, columns, add, low=-np.inf, high=np.inf
     ):
@@ -37,7 +37,7 @@ def make_product(MR, NR, LANES):
         add: plus bias[oi + m] (BIAS), plus what c holds (OLD), or plus both; the sum is clamped to low .. high."""
         prefetch_tile(c, ci, c_m, MR, NR)
         acc = fma_loop(zero_tile(b, MR, NR), a, ai, a_m, b, bi, steps, first, last, MR, NR)
-        if add == BIAS and skip == 0 and columns >= NR * LANES:  # short sums end soon: the usual end by the shortest way
+        if add == BIAS and skip == 0 and columns >= NR * LANES:  # the usual end, by the shortest way
             if low > -np.inf or high < np.inf:
                 store_tile(clamp_tile(add_bias(acc, bias, oi, MR, NR), low, high, MR, NR), c, ci, c_m, MR, NR)
             else:
@@ -61,7 +61,7 @@ def make_strip_product(MR, NR, LANES):
     """The product of MR rows of a and a panel of `columns` columns, tile by tile."""
     wide, narrow = make_product(MR, NR, LANES), make_product(MR, 1, LANES)
 
-    @inlined
+    @helper
     def strip_product(
         a, ai, a_m, b, bi, columns, steps, first, last, c, ci, c_m, bias, oi, skip, add, low=-np.inf, high=np.inf
     ):

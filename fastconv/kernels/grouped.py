@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._jit import Block, inlined, tile_body
+from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..simd import (
     add_bias,
@@ -59,7 +59,7 @@ def make_masked_product(MR, NR, LANES, SQUEEZE):
     """The product for a register tile of MR rows and NR vectors of a flat run."""
     MASK_BYTES = max(1, LANES // 8)
 
-    @inlined
+    @helper
     def masked_product(a, w, wi, x, xi, channels, steps, masks, c, ci, keep, places, v, bias, oi, skip, add, low, high):
         """The sums over all taps and `channels` channels for vectors v .. v+NR-1 of the run, with bias, old value and
         bounds as gemm's `product`; where SQUEEZE, they go to c[ci + m*y_plane + places[v] :] as keep[v] says."""

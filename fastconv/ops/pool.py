@@ -18,6 +18,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     average_pool,
     global_pool,
     max_pool,
+    volume_pool,
     window_collect,
     window_pool,
     window_pool_backward,

@@ -4,12 +4,15 @@ import pytest
 
 from fastconv import _device
 
+from .turns import install
+
 
 def _why_not():
     try:
         _device.leaf("cuda")
     except RuntimeError as problem:
         return str(problem)
+    install()
     return None
 
 
@@ -21,3 +24,4 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"{reason}; NUMBA_ENABLE_CUDASIM=1 runs these without one"))
         # Where a device divides by zero in silence, the simulator has NumPy numbers that warn.
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+

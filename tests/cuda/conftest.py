@@ -24,4 +24,3 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"{reason}; NUMBA_ENABLE_CUDASIM=1 runs these without one"))
         # Where a device divides by zero in silence, the simulator has NumPy numbers that warn.
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
-

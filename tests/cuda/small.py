@@ -5,9 +5,10 @@ groups, multipliers, several images, more channels than a tile or a step of the 
 """
 
 from dataclasses import replace
-from math import prod
+from math import lcm, prod
 
 from fastconv.kernels.cuda import gpu
+from tests.oracle import each
 
 GROUPS, IMAGES, OUTPUTS, CHANNELS = 3, 2, 4, 9  # what is worth having more than a tile of; then less
 
@@ -53,6 +54,45 @@ def shrunk(case, most):
         if smaller is None:
             break
         case = smaller
+    return case
+
+
+def shrunk_pool(case, most):
+    """A pooling of `test_pool.py` that reads at most so many values: fewer planes, then fewer outputs."""
+
+    def reads(case):
+        return case.n * case.c * prod(sum(len(inside) for inside, _ in axis) for axis in case.axes)
+
+    while gpu.SIMULATED and reads(case) > most:
+        outs = [len(axis) for axis in case.axes]
+        axis = outs.index(max(outs))
+        stride = None if case.kernel is None else each(case.stride or case.kernel, case.ndim)[axis]
+        if case.c > 1:
+            case = replace(case, c=case.c // 2)
+        elif stride is None or outs[axis] <= OUTPUTS or case.size[axis] <= stride:
+            break
+        else:
+            size = list(case.size)
+            size[axis] -= min(max(outs[axis] // 2, 1), (size[axis] - 1) // stride) * stride
+            case = replace(case, size=tuple(size))
+    return case
+
+
+def shrunk_layer(case, out, groups, offset_groups, most):
+    """A case of `test_adder.py` or `test_deform_conv.py`; out: from a case to its size of the output."""
+    if not gpu.SIMULATED:
+        return case
+    unit = lcm(groups, offset_groups)
+    few = min(case.ic, -(-CHANNELS // unit) * unit), min(case.oc, -(-CHANNELS // groups) * groups)
+    case = replace(case, n=min(case.n, IMAGES), ic=few[0], oc=few[1])
+    while case.n * few[0] * few[1] // groups * prod(case.kernel) * prod(out(case)) > most:
+        outs = out(case)
+        axis = outs.index(max(outs))
+        size, stride = list(case.size), case.stride[axis]
+        if outs[axis] <= 2 or size[axis] <= stride:
+            break
+        size[axis] -= stride
+        case = replace(case, size=tuple(size))
     return case
 
 

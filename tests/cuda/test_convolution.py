@@ -3,6 +3,8 @@
 The cases are those of the CPU, all of them; on the simulator each is shrunk (`small.py`).
 """
 
+from math import prod
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,10 @@ import fastconv as fc
 import fastconv.functional as F
 from fastconv import _registry
 from fastconv.kernels import cuda
+from fastconv.kernels.cuda import gpu
 from fastconv.kernels.cuda.launch import launch
 from tests import oracle
+from tests import test_conv_transpose as transposed
 from tests.cases import FULL, NETWORK, SMOKE, case
 from tests.test_conv import RESULT, expected, operands
 from tests.tolerance import assert_close
@@ -51,6 +55,42 @@ def test_every_implementation_agrees_with_the_oracle(operation, problem):
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_double_precision(operation, problem):
     check(operation, problem, "float64")
+
+
+def shrunk_transposed(problem):
+    """A case of `test_conv_transpose.py` with at most five pixels a side, and nine channels if there are no groups."""
+    (n, ic, *size), (_, oc, *kernel), *settings, groups, dilation = problem
+    if gpu.SIMULATED:
+        size = [min(i, 5) for i in size]
+        ic, oc = (min(ic, 9), min(oc, 9)) if groups == 1 else (ic, oc)
+        if prod(kernel) > 16:
+            ic, size = min(ic, 5), [min(i, 3) for i in size]
+    return (n, ic, *size), (ic, oc, *kernel), *settings, groups, dilation
+
+
+@pytest.mark.parametrize("problem", [*map(shrunk_transposed, transposed.CASES)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_transposed(problem, dtype):
+    """Its gradients are a convolution of the output's gradient, and the weight gradient of that."""
+    x, w, b, settings = transposed.arrays(problem, dtype)
+    leaves = [fc.Tensor(a).to("cuda").requires_grad_() for a in (x, w, b)]
+    y = getattr(F, f"conv_transpose{x.ndim - 2}d")(*leaves, **settings)
+    gy = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+    y.backward(fc.Tensor(gy).to("cuda"))
+
+    def results(x, w, b, gy):
+        own = {name: value for name, value in settings.items() if name != "output_padding"}
+        return (
+            oracle.conv_transpose(x, w, b, **settings),
+            oracle.conv(gy, w, **own),
+            oracle.conv_weights(gy, w.shape, x, **own),
+            gy.sum((0, *range(2, x.ndim)), dtype=np.float64),
+        )
+
+    scales = [np.sqrt(a) for a in results(*(a.astype(np.float64) ** 2 for a in (x, w, b, gy)))]
+    found = y.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)
+    for got, wanted, scale in zip(found, results(x, w, b, gy), scales, strict=True):
+        assert_close(got, wanted, dtype, w.size + gy.size, scale)
 
 
 RNG = np.random.default_rng(3)

@@ -1,9 +1,9 @@
 """Numba's simulator with threads that take turns.
 
-There each thread of a block is a Python thread, and the main one asks them in a loop whether all wait at a barrier: most
-of the time goes into that loop and into Python's turns of 5 ms.  Here a thread runs until it ends or comes to a barrier,
-then the next one does.  It takes a fifth of the time, and what goes wrong goes wrong each time: who reads what another
-thread writes, without a barrier between them, reads it too early in one of the two orders in which blocks run.
+There each thread of a block is a Python thread, and the main one asks them in a loop whether all wait at a barrier:
+most of the time goes into that loop and into Python's turns of 5 ms.  Here a thread runs until it ends or comes to a
+barrier, then the next one does.  It takes a fifth of the time, and what goes wrong goes wrong each time: who reads what
+another thread writes, without a barrier between them, reads it too early in one of the two orders in which blocks run.
 """
 
 import sys

@@ -96,7 +96,9 @@ class _Turning:
         axes, wide = (0, *range(2, len(twin.shape)), 1), twin._replace(flat=False).last()
         if like.flat:
             self.nodes.append(Node("permute", (name,), (f"{name}_last",), {"axes": axes}, node.name))
-            self.nodes.append(Node("reshape", (f"{name}_last",), (out,), {"shape": (prod(wide[:-1]), channels)}, node.name))
+            self.nodes.append(
+                Node("reshape", (f"{name}_last",), (out,), {"shape": (prod(wide[:-1]), channels)}, node.name)
+            )
         else:
             self.nodes.append(Node("permute", (name,), (out,), {"axes": axes}, node.name))
         self.twins[out] = twin

@@ -2,8 +2,8 @@
 
     y[n, c, p] = (x[n, c, p] - mean[n, p]) rstd[n, p] w[c] + b[c],   rstd = 1 / sqrt(variance + eps)
 
-Lanes are pixels, so that nothing is moved into another order.  The mean first, then sums of the distances from it and of
-their squares, by which it is corrected: it has twice the precision of the data (the corrected two-pass algorithm of
+Lanes are pixels, so that nothing is moved into another order.  The mean first, then sums of the distances from it and
+of their squares, by which it is corrected: it has twice the precision of the data (the corrected two-pass algorithm of
 Chan, Golub and LeVeque 1983, The American Statistician 37, 242-247).
 """
 

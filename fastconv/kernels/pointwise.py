@@ -128,8 +128,8 @@ def make_few_product(dtype, MR):
 
     @helper
     def few_product(w, wi, pitch, panel, count, depth, sums, y, yi, y_row, bias, o, skip, add, low, high):
-        """y[yi + m*y_row + j] = sum over k < depth of w[wi + k*pitch + m] * panel[k*FEW + j], for skip <= m < MR and j <
-        count <= FEW; add, low, high as in `make_product`; sums: room for FEW vectors."""
+        """y[yi + m*y_row + j] = sum over k < depth of w[wi + k*pitch + m] * panel[k*FEW + j], for skip <= m < MR and
+        j < count <= FEW; add, low, high as in `make_product`; sums: room for FEW vectors."""
         lanes_of = sums.size // FEW
         if count == 1:
             store_vector(one_sum(w, wi, pitch, panel, depth), sums, 0)
@@ -153,17 +153,41 @@ def make_few_product(dtype, MR):
 
 
 @cache
+def make_image_strip(dtype, MR, NR, LANES):
+    """The product of MR rows of weights with a run of an image as it lies, and with its last pixels in a panel."""
+    strip_product, tail_product = make_strip_product(MR, NR, LANES), make_strip_product(MR, 1, LANES)
+    few_product = make_few_product(dtype, MR)
+
+    @helper
+    def image_strip(a, w, wi, x, xi, panel, count, steps, depth, sums, y, yi, bias, o, skip, add, low, high):
+        whole = count // LANES * LANES  # the rest of the last vector would reach beyond the image
+        strip_product(
+            *(w, wi, 1, x, xi, whole, steps, 0, depth),
+            *(y, yi, a.pixels, bias, o, skip, add, low, high),
+        )
+        if 0 < count - whole <= FEW:
+            pitch = MR if a.packed else LANES
+            few_product(
+                *(w, wi, pitch, panel, count - whole, depth, sums),
+                *(y, yi + whole, a.pixels, bias, o, skip, add, low, high),
+            )
+        elif whole < count:
+            tail_product(
+                *(w, wi, 1, panel, 0, count - whole, steps, a.block_k, a.block_k + depth),
+                *(y, yi + whole, a.pixels, bias, o, skip, add, low, high),
+            )
+
+    return image_strip
+
+
+@cache
 def make_pointwise(dtype, MR, NR, STEP):
     """The kernel for a register tile of MR x NR vectors; STEP: None to read the image as it lies, else the column step
     (0: any) of the pixels that are copied."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     COPIED = STEP is not None
-    strip_product, tail_product = make_strip_product(MR, NR, LANES), make_strip_product(MR, 1, LANES)
-    load_strips, load_pixels, few_product = (
-        make_load_strips(LANES),
-        make_load_pixels(STEP, LANES),
-        make_few_product(dtype, MR),
-    )
+    strip_product, image_strip = make_strip_product(MR, NR, LANES), make_image_strip(dtype, MR, NR, LANES)
+    load_strips, load_pixels = make_load_strips(LANES), make_load_pixels(STEP, LANES)
     BLOCK_ROWS = LANES // MR * MR
 
     @tile_body(PointwiseBlock, dtype)
@@ -179,9 +203,7 @@ def make_pointwise(dtype, MR, NR, STEP):
         part, rest = tile % a.parts, tile // a.parts
         p, image_group = rest % a.runs * a.run, rest // a.runs
         group, count = image_group % a.groups, min(a.run, a.pixels - p)
-        whole = count if COPIED else count // LANES * LANES  # the rest of the last vector would reach beyond the image
         first, rows = part_rows(a, part, MR)
-        w_pitch = MR if a.packed else LANES
         w_group, plane = group * (a.w_size // a.groups), a.xd * a.xh * a.xw
         y_first = (image_group * a.rows + first) * a.pixels + p
         for k0 in range(0, a.channels, a.block_k):
@@ -207,20 +229,10 @@ def make_pointwise(dtype, MR, NR, STEP):
                         *(y, out, a.pixels, bias, o, done, add, low, high),
                     )
                 else:
-                    strip_product(
-                        *(left, at, 1, x, image + p, whole, steps, 0, depth),
-                        *(y, out, a.pixels, bias, o, done, add, low, high),
+                    image_strip(
+                        *(a, left, at, x, image + p, panel, count, steps, depth, sums),
+                        *(y, out, bias, o, done, add, low, high),
                     )
-                    if 0 < count - whole <= FEW:
-                        few_product(
-                            *(left, at, w_pitch, panel, count - whole, depth, sums),
-                            *(y, out + whole, a.pixels, bias, o, done, add, low, high),
-                        )
-                    elif whole < count:
-                        tail_product(
-                            *(left, at, 1, panel, 0, count - whole, steps, a.block_k, a.block_k + depth),
-                            *(y, out + whole, a.pixels, bias, o, done, add, low, high),
-                        )
 
     return conv_pointwise
 

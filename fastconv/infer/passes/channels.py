@@ -84,7 +84,7 @@ class _Turning:
         return twin if twin is not None and flat in (None, twin.flat) else None
 
     def _make(self, node, op, inputs, attrs, like, channels):
-        """The node's result with the channels in place, and from it the result itself, in case that somebody reads it."""
+        """The node's result with the channels in place, and from it the result itself, for those who read it."""
         out = node.outputs[0]
         name = f"{out}_image"
         while name in self.types:
@@ -152,7 +152,7 @@ class _Turning:
             return False
         inputs = []
         for name, twin, array in zip(node.inputs, twins, arrays, strict=True):
-            if twin == like._replace(name=twin.name if twin else ""):
+            if twin is not None and twin == like._replace(name=twin.name):
                 inputs.append(twin.name)
             elif array is not None and prod(array.shape) in (1, array.shape[-1] if array.ndim else 1):
                 column = () if array.size == 1 else (array.size, *(1,) * (len(like.shape) - 2))

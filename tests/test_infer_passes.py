@@ -8,6 +8,8 @@ from fastconv.infer.passes import (
     Derived,
     activation,
     batch_norm,
+    chains,
+    channels,
     constants,
     dead,
     optimise,
@@ -97,6 +99,54 @@ def test_other_padding_stays(change, why):
     assert why in result.nodes[0].notes[0]
 
 
+LAST, FIRST = {"axes": (0, 2, 3, 1)}, {"axes": (0, 3, 1, 2)}
+ROWS, IMAGE = {"shape": (36, 8)}, {"shape": (1, 6, 6, 8)}
+
+
+def test_channels_last_stretches_are_turned_round():
+    before = graph_of(
+        """a = permute(x)
+        c = reshape(a)
+        d = layer_norm(c, g, b)
+        e = linear(d, l, b)
+        f = gelu(e)
+        h = mul(f, m)
+        i = reshape(h)
+        j = add(i, a)
+        y = permute(j)""",
+        **{"a": LAST, "c": ROWS, "d": {"eps": 1e-5}, "i": IMAGE, "y": FIRST},
+    )
+    after = """d_image = channel_norm(x, g, b)
+        e_image = conv(d_image, l_1x1, b)
+        f_image = gelu(e_image)
+        h_image = mul(f_image, m_column)
+        j_image = add(h_image, x)
+        y = identity(j_image)"""
+    check(channels.run, before, after)
+
+
+def test_channels_stay_last_where_turning_saves_nothing():
+    before = graph_of("a = permute(x)\nc = reshape(a)\ny = linear(c, l, b)", a=LAST, c=ROWS)
+    result = check(channels.run, before, "a = permute(x)\nc = reshape(a)\ny = linear(c, l, b)")
+    assert "channels stay last" in result.nodes[0].notes[0]
+
+
+@pytest.mark.parametrize("op", ["mul", "add", "sub", "div"])
+def test_numbers_for_each_channel_go_into_the_weights(op):
+    before = graph_of(f"a = conv(x, w, -)\nc = reshape(m)\ny = {op}(a, c)", a=SAME, c={"shape": (8, 1, 1)})
+    before = constants.run(before, Derived())
+    check(scale.run, before, "y = conv(x, w_scaled, w_scaled_bias)")
+    if op != "div":
+        before.nodes[-1].inputs = before.nodes[-1].inputs[::-1]
+        check(scale.run, before, "y = conv(x, w_scaled, w_scaled_bias)")
+
+
+def test_other_numbers_stay():
+    check(scale.run, graph_of("a = conv(x, w, b)\ny = mul(a, z)", a=SAME), "a = conv(x, w, b)\ny = mul(a, z)")
+    before = graph_of("a = relu(x)\nc = conv(a, w, b)\ny = mul(c, v)", c=SAME, shape=(1, 8, 6, 8))  # v: by column
+    check(scale.run, before, "a = relu(x)\nc = conv(a, w, b)\ny = mul(c, v)")
+
+
 def test_batch_norm_goes_into_the_convolution():
     before = graph_of("a = conv(x, w, -)\ny = batch_norm(a, m, v, g, b)", a=SAME, y={"eps": 1e-3})
     check(batch_norm.run, before, "y = conv(x, w_folded, w_folded_bias)")
@@ -119,28 +169,28 @@ def test_batch_norm_alone_is_scale_and_shift():
 
 def test_chains_of_scales_and_shifts_become_one():
     before = graph_of("a = mul(x, one)\nb1 = add(col, a)\nd = div(b1, one)\ny = sub(d, col)")
-    result = check(scale.run, before, "y = affine(x, y_scale, y_shift)")
+    result = check(chains.run, before, "y = affine(x, y_scale, y_shift)")
     assert "a, b1, d, y as one" in result.nodes[0].notes[0]
 
 
 def test_scales_go_into_the_convolution_before_them():
     before = graph_of("a = conv(x, w, b)\nd = mul(a, one)\ny = add(d, col)", a=SAME)
-    check(optimise_with(scale, batch_norm, dead), before, "y = conv(x, w_folded, w_folded_bias)")
+    check(optimise_with(chains, batch_norm, dead), before, "y = conv(x, w_folded, w_folded_bias)")
 
 
 def test_scales_go_into_the_convolution_after_them():
     before = graph_of("r = relu(x)\na = mul(r, one)\nd = add(a, col)\ny = conv(d, point, b)", y={"groups": 2})
-    check(optimise_with(scale, dead), before, "r = relu(x)\ny = conv(r, point_scaled, point_shifted)")
+    check(optimise_with(chains, dead), before, "r = relu(x)\ny = conv(r, point_scaled, point_shifted)")
     padded = graph_of("r = relu(x)\na = mul(r, one)\nd = add(a, col)\ny = conv(d, w)", y=SAME)
     after = "r = relu(x)\nd = affine(r, d_scale, d_shift)\ny = conv(d, w)"
-    check(scale.run, padded, after)
+    check(chains.run, padded, after)
 
 
 def test_scales_that_stay():
     for line in ("y = mul(x, one)", "a = mul(x, img)\ny = add(a, img)", "a = sub(one, x)\ny = div(one, a)"):
-        check(scale.run, graph_of(line), line)
+        check(chains.run, graph_of(line), line)
     twice = "a = mul(x, one)\nd = add(a, one)\ny = mul(a, d)"
-    check(scale.run, graph_of(twice), twice)
+    check(chains.run, graph_of(twice), twice)
 
 
 def optimise_with(*passes):

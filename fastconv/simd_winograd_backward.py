@@ -22,9 +22,10 @@ def _gradient_line(b, vec, y, points):
     return [*lines, y[-1]]
 
 
-def _weight_gradient_line(b, vec, u, points):
+def _weight_gradient_line(b, vec, u, M):
     """G^T u."""
-    first, scales = weight_scales(points)
+    points = WINOGRAD_POINTS[M]
+    first, scales = weight_scales(M)
     sums = [b.fadd(u[2 * i + 1], u[2 * i + 2]) for i in range(len(points))]
     differences = [b.fsub(u[2 * i + 1], u[2 * i + 2]) for i in range(len(points))]
     pairs = list(zip(points, scales, sums, differences, strict=True))
@@ -143,16 +144,16 @@ def winograd_weight_gradient(typing, u, ui, plane, w, wi, M):
     sizes = _literals(M)
     if sizes is None:
         return None
-    size, points = sizes[0] + 2, WINOGRAD_POINTS[sizes[0]]
+    size = sizes[0] + 2
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, u, *args[0:2]), Place(context, b, w, *args[3:5])
         vec, columns = source.vec, []
         for j in range(size):
             frequencies = [source.load(b.mul(args[2], _i64(size * i + j))) for i in range(size)]
-            columns.append(_weight_gradient_line(b, vec, frequencies, points))
+            columns.append(_weight_gradient_line(b, vec, frequencies, sizes[0]))
         for i in range(3):
-            for j, value in enumerate(_weight_gradient_line(b, vec, [column[i] for column in columns], points)):
+            for j, value in enumerate(_weight_gradient_line(b, vec, [column[i] for column in columns], sizes[0])):
                 target.store(value, _i64((3 * i + j) * vec.lanes))
         return context.get_dummy_value()
 

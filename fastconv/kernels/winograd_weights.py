@@ -25,7 +25,8 @@ from ..simd_winograd_backward import (
     winograd_weight_gradient,
 )
 from .gathers import NANOSECONDS_PER_FLOP, split
-from .winograd import COLUMN_CYCLES, PIECES_CYCLES, ROW_CYCLES, Problem, best_form, forward_problem, refusal, tile_runs
+from .winograd import plane_refusal
+from .winograd_problem import COLUMN_CYCLES, Problem, best_form, count_tiles, forward_problem, read_cycles, tile_runs
 from .winograd_stages import COUNT, DEPTH, FIRST, HEIGHT, IMAGE, OUT_COLUMN, OUT_ROW, RUN, TARGET, WIDTH, make_input
 
 GradientBlock = Block(
@@ -101,7 +102,7 @@ def make_finish(M, MR, NR):
 def make_weights(dtype, M, MR, NR):
     """The kernel for tiles of M x M pixels, whose dot products are taken for MR gradients and NR channels at a time."""
     KIND, ITEM, LANES, A2 = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype), (M + 2) ** 2
-    transform_input, transform_gradient = make_input(M, LANES), make_gradient(M, LANES)
+    transform_input, transform_gradient = make_input(M, M, False, LANES), make_gradient(M, LANES)
     finish = make_finish(M, MR, NR)
 
     @tile_body(GradientBlock, dtype)
@@ -166,6 +167,7 @@ def make_sum(dtype):
 # ---- programs
 
 M = 4
+TILE = M, M
 ROW_PART, TERM_PART = 128, 224  # channels whose sums are kept at once: 4 MB
 BLOCK_BYTES, LEAST_TILES, MOST_TILES = 3 << 20, 96, 256  # of the transformed rows and channels of a block of tiles
 CHUNKS = 4  # sums that are taken apart from each other, where there are too few other tiles for many threads
@@ -192,18 +194,15 @@ def _even(size, most, multiple):
     return split(split(size, split(size, most)), multiple) * multiple
 
 
-def _pieces(problem):
-    return best_form(problem, M)[0]
+def _form(problem):
+    return best_form(problem, TILE)[0]
 
 
 def _blocks(problem):
     """(part of the rows, part of the terms, blocks of tiles, tiles in all)."""
-    (MR, NR), tiles, itemsize = (
-        _tile(problem.dtype),
-        problem.tiles(M, _pieces(problem)),
-        np.dtype(problem.dtype).itemsize,
-    )
-    row_part, term_part = _even(problem.rows, ROW_PART, MR), _even(problem.terms, TERM_PART, NR)
+    (MR, NR), tiles = _tile(problem.dtype), count_tiles(problem, TILE, _form(problem))
+    itemsize = np.dtype(problem.dtype).itemsize
+    row_part, term_part = _even(problem.rows, ROW_PART, MR), _even(problem.terms(TILE), TERM_PART, NR)
     most = BLOCK_BYTES // ((M + 2) ** 2 * itemsize * (row_part + term_part))
     return row_part, term_part, split(tiles, min(MOST_TILES, max(LEAST_TILES, most))), tiles
 
@@ -213,7 +212,7 @@ def _plan(problem):
     LANES, A2 = lanes(problem.dtype), (M + 2) ** 2
     row_part, term_part, blocks, tiles = _blocks(problem)
     blocks = min(blocks, split(tiles, LANES))
-    row_parts, term_parts = split(problem.rows, row_part), split(problem.terms, term_part)
+    row_parts, term_parts = split(problem.rows, row_part), split(problem.terms(TILE), term_part)
     others = problem.groups * row_parts * term_parts
     chunks = min(blocks, CHUNKS) if others < 2 * CHUNKS else 1
     pitch = split(split(tiles, LANES), blocks) * LANES
@@ -226,9 +225,9 @@ def _plan(problem):
         **{"pitch": pitch, "r_pitch": pitch + LANES},
         **{"y_plane": row_part * pitch + LANES, "v_plane": term_part * pitch + LANES},
         **{"u_plane": row_part * term_part + LANES, "kernel_rows": 1, "kernel_columns": 1},
-        **{"pieces": _pieces(problem)},
+        **{"pieces": _form(problem)},
     }
-    numbers["runs"], numbers["starts"] = tile_runs(problem, M, blocks, _pieces(problem))
+    numbers["runs"], numbers["starts"] = tile_runs(problem, TILE, blocks, _form(problem))
     scratch = A2 * (numbers["y_plane"] + numbers["v_plane"] + numbers["u_plane"] + numbers["r_pitch"])
     body = make_weights(problem.dtype, M, *_tile(problem.dtype))
     return Plan(body, others * chunks, numbers, scratch + 9 * LANES, _cost(problem))
@@ -238,16 +237,11 @@ def _cost(problem):
     """The multiplications, adding up their lanes once a block, and the transforms."""
     LANES, A2 = lanes(problem.dtype), (M + 2) ** 2
     row_part, term_part, blocks, tiles = _blocks(problem)
-    vectors, pieces = split(tiles, LANES), _pieces(problem)
-    if pieces:
-        reads = vectors * (PIECES_CYCLES[0] + PIECES_CYCLES[1] * pieces)
-    else:
-        width = problem.tile_rows(M)[1]
-        reads = tiles // width * split(width, LANES) * ROW_CYCLES
-    products = A2 * problem.rows * problem.terms * (1.2 * vectors + 4 * blocks)
-    gradients = problem.rows * split(problem.terms, term_part) * (M * reads + A2 * vectors * COLUMN_CYCLES)
-    inputs = problem.terms * split(problem.rows, row_part) * ((M + 2) * reads + A2 * vectors * COLUMN_CYCLES)
-    finish = 20 * problem.rows * problem.terms
+    vectors, reads = split(tiles, LANES), read_cycles(problem, TILE, _form(problem))
+    products = A2 * problem.rows * problem.terms(TILE) * (1.2 * vectors + 4 * blocks)
+    gradients = problem.rows * split(problem.terms(TILE), term_part) * (M * reads + A2 * vectors * COLUMN_CYCLES)
+    inputs = problem.terms(TILE) * split(problem.rows, row_part) * ((M + 2) * reads + A2 * vectors * COLUMN_CYCLES)
+    finish = 20 * problem.rows * problem.terms(TILE)
     return 2 * LANES * NANOSECONDS_PER_FLOP * problem.groups * (products + gradients + inputs + finish)
 
 
@@ -261,7 +255,7 @@ class BackwardWeights(Impl):
             return f"needs dilation 1, has {spec.dh} x {spec.dw}"
         if (spec.kh, spec.kw) != (3, 3):
             return f"needs a kernel of 3 x 3, has {spec.kh} x {spec.kw}"
-        return refusal(spec)
+        return plane_refusal(spec)
 
     @staticmethod
     def cost(spec):

@@ -1,10 +1,11 @@
 """The transforms of Winograd convolution F(M x M, 3 x 3), LANES tiles of the image at a time.
 
 One vector holds the same element of LANES tiles.  Points are infinity, the pairs of POINTS with both signs, and 0 where
-M is even: fractions that are exact in binary, chosen for their small error (Winograd 1980; Lavin and Gray, arXiv
-1509.09308; on points Barabasz et al., arXiv 1803.10986).  A pair +-p shares its even and odd parts.  Rows and columns
-are transformed one after the other, by M each; M = 1 leaves them as they are, for kernels in one dimension.
-Conventions as in `simd.py`; the plain-Python twins are in `simd_python_winograd.py`.
+an odd number is wanted: fractions that are exact in binary, chosen for their small error (Winograd 1980; Lavin and
+Gray, arXiv 1509.09308; on points Barabasz et al., arXiv 1803.10986).  A pair +-p shares its even and odd parts.  Rows
+and columns are transformed one after the other, each by a form F(M, R) that is written as the number MR; 11 leaves them
+as they are, for kernels in one dimension.  A = M + R - 1.  Conventions as in `simd.py`; the plain-Python twins are in
+`simd_python_winograd.py`.
 """
 
 import math
@@ -14,7 +15,7 @@ from numba.core import types
 
 from . import _config
 from .simd_place import Place, _between, _clip, _const, _fma, _i32, _i64, _literals, _splat, operation
-from .simd_python_winograd import WINOGRAD_POINTS, winograd_alpha
+from .simd_python_winograd import WINOGRAD_POINTS, winograd_has_zero, winograd_sizes
 
 # ---- sums and shuffles
 
@@ -40,11 +41,11 @@ def _polynomial(roots):
     return coefficients
 
 
-def _input_line(b, vec, d, M):
+def _input_line(b, vec, d, form):
     """B^T d: the rows of B^T are the coefficients of prod_{q != p} (x - q)."""
-    if M == 1:
+    if form == 11:
         return d
-    points, zero = WINOGRAD_POINTS[M], 1 - M % 2
+    points, zero = WINOGRAD_POINTS[form], int(winograd_has_zero(form))
     every = _polynomial([p * p for p in points])
     first = [_sum(b, vec, [(c, d[2 * i]) for i, c in enumerate(every)])] * zero
     last = _sum(b, vec, [(c, d[2 * i + zero]) for i, c in enumerate(every)])
@@ -57,11 +58,11 @@ def _input_line(b, vec, d, M):
     return [*first, *middle, last]
 
 
-def _output_line(b, vec, m, M):
+def _output_line(b, vec, m, form):
     """A^T m: row i has the i-th powers of the points."""
-    if M == 1:
+    if form == 11:
         return m
-    points, zero = WINOGRAD_POINTS[M], 1 - M % 2
+    points, zero, (_, M, _) = WINOGRAD_POINTS[form], int(winograd_has_zero(form)), winograd_sizes(form)
     pairs = [(m[2 * i + zero], m[2 * i + 1 + zero]) for i in range(len(points))]
     sums, differences = [b.fadd(*pair) for pair in pairs], [b.fsub(*pair) for pair in pairs]
     lines = []
@@ -73,24 +74,25 @@ def _output_line(b, vec, m, M):
     return lines
 
 
-def weight_scales(M):
+def weight_scales(form):
     """1 / prod_{q != p} (p - q) for the point 0, where it is one, and for each positive p."""
-    points, zero = WINOGRAD_POINTS[M], 1 - M % 2
+    points, zero = WINOGRAD_POINTS[form], int(winograd_has_zero(form))
     scales = [1 / (2 * p ** (1 + zero) * math.prod(p * p - q * q for q in points if q != p)) for p in points]
     return 1 / math.prod(-p * p for p in points), scales
 
 
-def _weight_line(b, vec, w, M):
-    """G w for three weights: row p has the powers of p over prod_{q != p} (p - q)."""
-    if M == 1:
+def _weight_line(b, vec, w, form):
+    """G w for R weights: row p has the powers of p over prod_{q != p} (p - q)."""
+    if form == 11:
         return w
-    first, scales = weight_scales(M)
-    lines = [b.fmul(_const(vec, first), w[0])] if M % 2 == 0 else []
-    for p, scale in zip(WINOGRAD_POINTS[M], scales, strict=True):
-        even = _sum(b, vec, [(scale, w[0]), (scale * p * p, w[2])])
-        odd = b.fmul(_const(vec, scale * p), w[1])
-        lines += [b.fadd(even, odd), b.fsub(even, odd) if M % 2 == 0 else b.fsub(odd, even)]
-    return [*lines, w[2]]
+    first, scales = weight_scales(form)
+    zero = winograd_has_zero(form)
+    lines = [b.fmul(_const(vec, first), w[0])] if zero else []
+    for p, scale in zip(WINOGRAD_POINTS[form], scales, strict=True):
+        even = _sum(b, vec, [(scale * p**k, w[k]) for k in range(0, len(w), 2)])
+        odd = _sum(b, vec, [(scale * p**k, w[k]) for k in range(1, len(w), 2)])
+        lines += [b.fadd(even, odd), b.fsub(even, odd) if zero else b.fsub(odd, even)]
+    return [*lines, w[-1]]
 
 
 def _shuffle(b, left, right, picks):
@@ -174,63 +176,62 @@ def _load_one(b, place, start):
     return b.insert_element(_const(place.vec, 0.0), b.load(place.scalar(_i64(start))), _i32(0))
 
 
-def _load_pixels(b, place, low, high, size):
-    """`size` vectors of neighbouring pixels, and two whose first lanes are the two pixels behind them; pixels outside
+def _load_pixels(b, place, low, high, size, behind):
+    """`size` vectors of neighbouring pixels, and `behind` whose first lanes are the pixels behind them; pixels outside
     [low, high) are 0."""
     vec, last = place.vec, size * place.vec.lanes
-    inside = b.and_(b.icmp_signed("<=", low, _i64(0)), b.icmp_signed(">=", high, _i64(last + 2)))
+    starts, ends = range(0, last, vec.lanes), range(last, last + behind)
+    inside = b.and_(b.icmp_signed("<=", low, _i64(0)), b.icmp_signed(">=", high, _i64(last + behind)))
     with b.if_else(inside) as (then, otherwise):
         with then:
-            whole = [place.load(_i64(start)) for start in range(0, last, vec.lanes)]
-            whole += [_load_one(b, place, start) for start in (last, last + 1)]
+            whole = [place.load(_i64(start)) for start in starts] + [_load_one(b, place, start) for start in ends]
             then_block = b.block
         with otherwise:
-            starts = [*range(0, last, vec.lanes), last, last + 1]
-            parts = [_load_between(b, place, low, high, start) for start in starts]
+            parts = [_load_between(b, place, low, high, start) for start in [*starts, *ends]]
             else_block = b.block
     return _joined(b, vec, (whole, then_block), (parts, else_block))
 
 
 @operation
-def winograd_row(typing, x, xi, low, high, r, ri, pitch, M):
-    """r[ri + j*pitch : +LANES] = (B^T d)[j] for the row d = x[xi + M*lane : +M+2] of each lane's tile; pixels outside
+def winograd_row(typing, x, xi, low, high, r, ri, pitch, F):
+    """r[ri + j*pitch : +LANES] = (B^T d)[j] for the row d = x[xi + M*lane : +A] of each lane's tile; pixels outside
     x[xi + low : xi + high] are 0 and not read."""
-    sizes = _literals(M)
+    sizes = _literals(F)
     if sizes is None:
         return None
-    (size,) = sizes
+    (form,), (_, size, taps) = sizes, winograd_sizes(sizes[0])
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, x, *args[0:2]), Place(context, b, r, *args[4:6])
         vec = source.vec
-        *pixels, fourth, fifth = _load_pixels(b, source, args[2], args[3], size)
-        d = _split(b, pixels)
+        pixels = _load_pixels(b, source, args[2], args[3], size, taps - 1)
+        d = _split(b, pixels[:size])
         following = [i + 1 for i in range(vec.lanes)]  # the next tile's first pixels are this one's last
-        d += [_shuffle(b, d[0], fourth, following), _shuffle(b, d[1], fifth, following)]
-        for j, value in enumerate(_input_line(b, vec, d, size)):
+        d += [_shuffle(b, d[i], pixel, following) for i, pixel in enumerate(pixels[size:])]
+        for j, value in enumerate(_input_line(b, vec, d, form)):
             target.store(value, b.mul(args[6], _i64(j)))
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, types.intp, types.intp, r, types.intp, types.intp, M), codegen
+    return types.void(x, types.intp, types.intp, types.intp, r, types.intp, types.intp, F), codegen
 
 
 @operation
-def winograd_apart(typing, x, xi, low, high, step, r, ri, pitch, M):
+def winograd_apart(typing, x, xi, low, high, step, r, ri, pitch, F):
     """r[ri + j*pitch : +LANES] = (B^T d)[j] for d[i] = x[xi + i*step : +LANES]: the pixels of a tile lie `step` apart,
     the tiles side by side; pixels outside x[xi + low : xi + high] are 0 and not read."""
-    sizes = _literals(M)
+    sizes = _literals(F)
     if sizes is None:
         return None
-    (size,) = sizes
+    (form,) = sizes
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, x, *args[0:2]), Place(context, b, r, *args[5:7])
-        d = _load_apart(b, source, *args[2:5], winograd_alpha(size))
-        for j, value in enumerate(_input_line(b, source.vec, d, size)):
+        d = _load_apart(b, source, *args[2:5], winograd_sizes(form)[0])
+        for j, value in enumerate(_input_line(b, source.vec, d, form)):
             target.store(value, b.mul(args[7], _i64(j)))
         return context.get_dummy_value()
 
-    return types.void(x, *(types.intp,) * 4, r, types.intp, types.intp, M), codegen
+    return types.void(x, *(types.intp,) * 4, r, types.intp, types.intp, F), codegen
 
 
 def _entries(context, b, table_type, table, places):
@@ -275,39 +276,39 @@ def _piece_loader(context, b, array_type, array, index, pieces, width, size):
 
 
 @operation
-def winograd_pieces(typing, x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, M, N):
-    """`winograd_row` for all rows of LANES tiles in N pieces that lie anywhere; N = M: each is a vector of pixels wide,
-    N = 2 M: half a vector.
+def winograd_pieces(typing, x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, F, N):
+    """`winograd_row` for all rows of LANES tiles in N pieces that lie anywhere; N = F: each is a vector of pixels wide,
+    N = 2 F: half a vector.
 
-    r[ri + (A*i + j)*pitch : +LANES] = (B^T d)[j] for the rows i < A = M + 2.  Piece n has the entry (source, h, bits,
+    r[ri + (A*i + j)*pitch : +LANES] = (B^T d)[j] for the rows i < A = F + 2.  Piece n has the entry (source, h, bits,
     d) at table[ti + n*step].  Its first pixel is x[xi + source], in row h + row and image d + depth; bit `column` and
     those behind it say whether that column and those behind it lie inside.  Other pixels are 0 and not read.
     """
-    sizes = _literals(M, N)
+    sizes = _literals(F, N)
     if sizes is None:
         return None
-    size, count = sizes
+    (form, count), (alpha, size, _) = sizes, winograd_sizes(sizes[0])
 
     def codegen(context, b, sig, args):
         target = Place(context, b, r, *args[11:13])
         pieces = _rows_of_pieces(context, b, table, args[2], args[3], args[4], count, args[5:8], args[8:10])
         load = _piece_loader(context, b, x, args[0], args[1], pieces, args[10], size)
-        for i in range(size + 2):
+        for i in range(alpha):
             d = load(i, 0) + load(i, size)  # the second time for the first pixels behind each tile
-            for j, value in enumerate(_input_line(b, target.vec, d[: size + 2], size)):
-                target.store(value, b.mul(args[13], _i64((size + 2) * i + j)))
+            for j, value in enumerate(_input_line(b, target.vec, d[:alpha], form)):
+                target.store(value, b.mul(args[13], _i64(alpha * i + j)))
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, table, *(types.intp,) * 8, r, types.intp, types.intp, M, N), codegen
+    return types.void(x, types.intp, table, *(types.intp,) * 8, r, types.intp, types.intp, F, N), codegen
 
 
 @operation
-def winograd_columns(typing, r, ri, pitch, v, vi, plane, MH, MW):
+def winograd_columns(typing, r, ri, pitch, v, vi, plane, FH, FW):
     """v[vi + (AW*i + j)*plane : +LANES] = (B^T R)[i, j] with R[i, j] = r[ri + (AW*i + j)*pitch : +LANES]."""
-    sizes = _literals(MH, MW)
+    sizes = _literals(FH, FW)
     if sizes is None:
         return None
-    height, (rows, columns) = sizes[0], map(winograd_alpha, sizes)
+    height, (rows, columns) = sizes[0], (winograd_sizes(form)[0] for form in sizes)
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, r, *args[0:2]), Place(context, b, v, *args[3:5])
@@ -317,27 +318,27 @@ def winograd_columns(typing, r, ri, pitch, v, vi, plane, MH, MW):
                 target.store(value, b.mul(args[5], _i64(columns * i + j)))
         return context.get_dummy_value()
 
-    return types.void(r, types.intp, types.intp, v, types.intp, types.intp, MH, MW), codegen
+    return types.void(r, types.intp, types.intp, v, types.intp, types.intp, FH, FW), codegen
 
 
 def _output(context, b, m, bias, args, height, width):
     """The pixels [i][j] of LANES tiles: (A^T m A)[i, j] + bias; args: m, its index, plane, bias, its index."""
-    source, rows, columns = Place(context, b, m, *args[0:2]), winograd_alpha(height), winograd_alpha(width)
+    source, ((rows, size, _), (columns, _, _)) = Place(context, b, m, *args[0:2]), map(winograd_sizes, (height, width))
     vec = source.vec
     shift = _splat(b, vec, b.load(Place(context, b, bias, *args[3:5]).scalar(_i64(0))))
     lines = []
     for j in range(columns):
         frequencies = [source.load(b.mul(args[2], _i64(columns * i + j))) for i in range(rows)]
         lines.append(_output_line(b, vec, frequencies, height))
-    for i in range(height):
+    for i in range(size):
         pixels = _output_line(b, vec, [line[i] for line in lines], width)
         yield [b.fadd(pixel, shift) for pixel in pixels]
 
 
 @operation
-def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, MH, MW):
+def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
     """y[yi + i*row + MW*lane + j] = (A^T m A)[i, j] + bias[oi] of each lane's tile, m[f] = m[mi + f*plane : +LANES]."""
-    sizes = _literals(MH, MW)
+    sizes = _literals(FH, FW)
     if sizes is None:
         return None
 
@@ -348,13 +349,13 @@ def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, MH, MW):
                 target.store(value, b.add(b.mul(args[7], _i64(i)), _i64(n * target.vec.lanes)))
         return context.get_dummy_value()
 
-    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, MH, MW), codegen
+    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, FH, FW), codegen
 
 
 @operation
-def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, MH, MW):
+def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
     """`winograd_out` for tiles side by side: pixel (i, j) of all of them is y[yi + (MW*i + j)*row : +LANES]."""
-    sizes = _literals(MH, MW)
+    sizes = _literals(FH, FW)
     if sizes is None:
         return None
 
@@ -362,29 +363,28 @@ def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, MH, MW):
         target = Place(context, b, y, *args[5:7])
         for i, pixels in enumerate(_output(context, b, m, bias, args, *sizes)):
             for j, value in enumerate(pixels):
-                target.store(value, b.mul(args[7], _i64(sizes[1] * i + j)))
+                target.store(value, b.mul(args[7], _i64(len(pixels) * i + j)))
         return context.get_dummy_value()
 
-    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, MH, MW), codegen
+    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, FH, FW), codegen
 
 
 @operation
-def winograd_weights(typing, w, wi, u, ui, plane, MH, MW):
-    """u[ui + (AW*i + j)*plane : +LANES] = (G w G^T)[i, j] of the weights w[wi + t*LANES : +LANES], t < 9 or, in one
-    dimension, 3."""
-    sizes = _literals(MH, MW)
+def winograd_weights(typing, w, wi, u, ui, plane, FH, FW):
+    """u[ui + (AW*i + j)*plane : +LANES] = (G w G^T)[i, j] of the weights w[wi + t*LANES : +LANES], t < RH * RW."""
+    sizes = _literals(FH, FW)
     if sizes is None:
         return None
-    (height, width), (rows, columns) = sizes, (3 if size > 1 else 1 for size in sizes)
+    (height, width), ((alpha, _, rows), (beta, _, columns)) = sizes, map(winograd_sizes, sizes)
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, w, *args[0:2]), Place(context, b, u, *args[2:4])
         vec = source.vec
         taps = [source.load(_i64(t * vec.lanes)) for t in range(rows * columns)]
         lines = [_weight_line(b, vec, taps[j::columns], height) for j in range(columns)]
-        for i in range(winograd_alpha(height)):
+        for i in range(alpha):
             for j, value in enumerate(_weight_line(b, vec, [line[i] for line in lines], width)):
-                target.store(value, b.mul(args[4], _i64(winograd_alpha(width) * i + j)))
+                target.store(value, b.mul(args[4], _i64(beta * i + j)))
         return context.get_dummy_value()
 
-    return types.void(w, types.intp, u, types.intp, types.intp, MH, MW), codegen
+    return types.void(w, types.intp, u, types.intp, types.intp, FH, FW), codegen

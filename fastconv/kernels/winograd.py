@@ -23,22 +23,24 @@ from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row, Temporary, launch
 from ..simd import array_at, fields, isa, lanes, transpose_block
-from ..simd_python_winograd import winograd_alpha
-from ..simd_winograd import winograd_weights
+from ..simd_winograd import winograd_sizes, winograd_weights
 from ..specs import NO_EPILOGUE
 from .gathers import split, zeros
 from .winograd_problem import (
     APART,
-    best_form,
+    best_order,
     count_tiles,
     data_problem,
     forward_problem,
+    frequencies,
     line_problem,
     most_tiles,
+    orders,
+    outputs,
     pack_cost,
     tile_runs,
 )
-from .winograd_stages import STRIP, make_input, make_output, make_products, taps_of
+from .winograd_stages import STRIP, make_input, make_output, make_products
 
 WinogradBlock = Block(
     "WinogradBlock",
@@ -50,12 +52,12 @@ WinogradBlock = Block(
 
 
 @cache
-def make_winograd(dtype, MH, MW, APART, MR, HIGH):
-    """The kernel for tiles of MH x MW pixels, APART from each other or not, and register tiles of MR rows (HIGH beside
-    a single vector)."""
+def make_winograd(dtype, FH, FW, APART, MR, HIGH):
+    """The kernel for tiles of shape (FH, FW), their pixels APART from each other or not, and register tiles of MR rows
+    (HIGH beside a single vector)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    A2 = winograd_alpha(MH) * winograd_alpha(MW)
-    transform_input, transform_output = make_input(MH, MW, APART, LANES), make_output(MH, MW, APART, LANES)
+    A2 = winograd_sizes(FH)[0] * winograd_sizes(FW)[0]
+    transform_input, transform_output = make_input(FH, FW, APART, LANES), make_output(FH, FW, APART, LANES)
     products = make_products(LANES, MR, HIGH)
 
     @tile_body(WinogradBlock, dtype)
@@ -100,20 +102,20 @@ PackBlock = Block(
 
 
 @cache
-def make_pack(dtype, MH, MW):
+def make_pack(dtype, FH, FW):
     """The kernel that transforms weights."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    A2, TH, TW = winograd_alpha(MH) * winograd_alpha(MW), taps_of(MH), taps_of(MW)
-    TAPS = TH * TW
+    (AH, _, RH), (AW, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
+    A2, TAPS = AH * AW, RH * RW
 
     @helper
     def collect_kernel(a, w, first, count, number, panel, at):
-        """One of the kernels of TH x TW weights that each lane's kernel from w[first] on is made of, with 0 behind its
+        """One of the kernels of RH x RW weights that each lane's kernel from w[first] on is made of, with 0 behind its
         ends."""
         parts = a.kernel_rows * a.kernel_columns
-        row0, column0 = number % parts // a.kernel_columns * TH, number % a.kernel_columns * TW
+        row0, column0 = number % parts // a.kernel_columns * RH, number % a.kernel_columns * RW
         for t in range(TAPS):
-            row, column = row0 + t // TW, column0 + t % TW
+            row, column = row0 + t // RW, column0 + t % RW
             place = first + ((number // parts * a.kh + row) * a.kw + column) * a.w_step
             inside = row < a.kh and column < a.kw
             for lane in range(LANES):
@@ -122,7 +124,7 @@ def make_pack(dtype, MH, MW):
 
     @helper
     def collect(a, w, first, count, kernels, each, panel):
-        """panel[(k, t), lane] = weight t of the k-th kernel of TH x TW from w[first] on, of the lane's output channel;
+        """panel[(k, t), lane] = weight t of the k-th kernel of RH x RW from w[first] on, of the lane's output channel;
         each: of them in a channel."""
         if count >= LANES and kernels == LANES and a.regular:
             for i in range(0, TAPS * LANES, LANES):
@@ -148,7 +150,7 @@ def make_pack(dtype, MH, MW):
                 for k in range(kernels):
                     term = k % each * a.channels + c + k // each
                     ui = g * A2 * a.u_plane + (strip * each * a.channels + term) * STRIP + row % STRIP
-                    winograd_weights(panel, TAPS * k * LANES, u, ui, a.u_plane, MH, MW)
+                    winograd_weights(panel, TAPS * k * LANES, u, ui, a.u_plane, FH, FW)
 
     return conv_winograd_pack
 
@@ -163,8 +165,8 @@ CHUNK_BYTES = 400_000  # of M
 @lru_cache(maxsize=1024)
 def _plan(problem, tile, threads):
     """(body, tiles, numbers and tables, scratch) of the convolution's row."""
-    form, terms = best_form(problem, tile)[0], problem.terms(tile)
-    LANES, A2, tiles = lanes(problem.dtype), _frequencies(tile), count_tiles(problem, tile, form)
+    order, terms = best_order(problem, tile)[0], problem.terms(tile)
+    LANES, A2, tiles = lanes(problem.dtype), prod(frequencies(tile)), count_tiles(problem, tile, order)
     vectors, itemsize = split(tiles, LANES), np.dtype(problem.dtype).itemsize
     most = min(most_tiles(tile), max(LEAST_TILES, BLOCK_BYTES // (A2 * itemsize * terms))) // LANES
     blocks = max(1, round(tiles / (most * LANES)))
@@ -182,22 +184,18 @@ def _plan(problem, tile, threads):
         **{"groups": problem.groups, "channels": problem.channels, "depth": problem.depth, "rows": problem.rows},
         **{"blocks": blocks, "parts": parts, "pitch": pitch, "r_pitch": r_pitch, "v_plane": v_plane},
         **{"m_plane": m_plane, "u_plane": problem.u_plane(tile), "strips": problem.strips, "chunk": chunk},
-        **{"sd": problem.depth_step, "pd": problem.padding[0], "pieces": max(form, 0)},
+        **{"sd": problem.depth_step, "pd": problem.padding[0], "pieces": max(order, 0)},
         **dict(zip(("kernel_rows", "kernel_columns"), problem.parts(tile), strict=True)),
     }
-    numbers["runs"], numbers["starts"] = tile_runs(problem, tile, blocks, form)
-    scratch = A2 * (v_plane + m_plane + r_pitch) + (tile[1] + 1) * LANES
+    numbers["runs"], numbers["starts"] = tile_runs(problem, tile, blocks, order)
+    scratch = A2 * (v_plane + m_plane + r_pitch) + (outputs(tile)[1] + 1) * LANES
     high, low = (16, 8) if isa.registers >= 32 else (8, 4)
-    body = make_winograd(problem.dtype, *tile, form == APART, low, high)
+    body = make_winograd(problem.dtype, *tile, order == APART, low, high)
     return body, problem.groups * blocks * parts, numbers, scratch
 
 
-def _frequencies(tile):
-    return winograd_alpha(tile[0]) * winograd_alpha(tile[1])
-
-
 def packed_size(problem, tile):
-    return _frequencies(tile) * problem.groups * problem.u_plane(tile)
+    return prod(frequencies(tile)) * problem.groups * problem.u_plane(tile)
 
 
 def pack_row(problem, tile, w, u):
@@ -209,7 +207,7 @@ def pack_row(problem, tile, w, u):
     else:
         steps = {"w_group": problem.rows * problem.channels * taps, "w_row": problem.channels * taps, "w_channel": taps}
         steps |= {"w_first": 0, "w_step": 1}
-    each, size = problem.depth * prod(parts), taps_of(tile[0]) * taps_of(tile[1])
+    each, size = problem.depth * prod(parts), prod(winograd_sizes(F)[2] for F in tile)
     # the kernels that a kernel is made of follow each other in it
     regular = not problem.flipped and taps == each * size and (parts[1] == 1 or problem.kernel[1] == 1)
     sizes = {name: getattr(problem, name) for name in ("groups", "rows", "channels", "depth", "strips")}
@@ -230,7 +228,7 @@ def emit(problem, tile, x, w, u, bias, y, epilogue):
     body, tiles, numbers, scratch = _plan(problem, tile, driver.get_num_threads())
     values = {"x": x, "u": u, "bias": bias, "y": y, **numbers}
     values |= {"low": epilogue.low, "high": epilogue.high, "accumulate": int(epilogue.accumulate)}
-    work = best_form(problem, tile)[1]
+    work = best_order(problem, tile)[1]
     return (*rows, Row(body, tiles, values, work, scratch, ("u",) if rows else ()))
 
 
@@ -256,27 +254,30 @@ def plane_refusal(spec):
 class _Square(Impl):
     """Tiles of M x M pixels."""
 
-    M: int
+    F: int
 
     @classmethod
     def case(cls, problem):
-        return problem, (cls.M, cls.M)
+        return problem, (cls.F, cls.F)
 
     @classmethod
     def objection(cls, spec, problem):
         """Why tiles do not fit, or None."""
-        if cls.M % 2 and spec.dw == 1:
+        refusal = plane_refusal(spec)
+        if refusal is None and not orders(problem, (cls.F, cls.F)):
             return "needs dilated columns"
-        return plane_refusal(spec)
+        return refusal
 
 
 class _Line(Impl):
     """Tiles of four pixels, for kernels in one dimension."""
 
-    @staticmethod
-    def case(problem):
+    F: int
+
+    @classmethod
+    def case(cls, problem):
         line = line_problem(problem)
-        return line, (4, 1) if line.kernel[1] > 1 else (1, 4)
+        return line, (cls.F, 11) if line.kernel[1] > 1 else (11, cls.F)
 
     @staticmethod
     def objection(spec, problem):
@@ -295,7 +296,7 @@ class _Forward(Impl):
 
     @classmethod
     def cost(cls, spec):
-        return best_form(*cls.case(forward_problem(spec)))[1]
+        return best_order(*cls.case(forward_problem(spec)))[1]
 
     @classmethod
     def pack_cost(cls, spec):
@@ -328,7 +329,7 @@ class _BackwardData(Impl):
     @classmethod
     def cost(cls, spec):
         case = cls.case(data_problem(spec))
-        return best_form(*case)[1] + pack_cost(*case)
+        return best_order(*case)[1] + pack_cost(*case)
 
     @classmethod
     def emit(cls, spec, buffers):
@@ -340,39 +341,49 @@ class _BackwardData(Impl):
 
 @implements("conv.fwd", rank=20)
 class ForwardF4(_Square, _Forward):
-    name, M = "conv_fwd_winograd_f4x3", 4
+    name, F = "conv_fwd_winograd_f4x3", 43
 
 
 @implements("conv.fwd", rank=21)
 class ForwardF2(_Square, _Forward):
-    name, M = "conv_fwd_winograd_f2x3", 2
+    name, F = "conv_fwd_winograd_f2x3", 23
 
 
 @implements("conv.fwd", rank=22)
 class ForwardF3(_Square, _Forward):
-    name, M = "conv_fwd_winograd_f3x3", 3
+    name, F = "conv_fwd_winograd_f3x3", 33
 
 
 @implements("conv.fwd", rank=23)
 class ForwardLine(_Line, _Forward):
-    name = "conv_fwd_winograd_line_f4x3"
+    name, F = "conv_fwd_winograd_line_f4x3", 43
+
+
+@implements("conv.fwd", rank=24)
+class ForwardLongLine(_Line, _Forward):
+    name, F = "conv_fwd_winograd_line_f4x4", 44
 
 
 @implements("conv.bwd_data", rank=20)
 class BackwardDataF4(_Square, _BackwardData):
-    name, M = "conv_bwd_data_winograd_f4x3", 4
+    name, F = "conv_bwd_data_winograd_f4x3", 43
 
 
 @implements("conv.bwd_data", rank=21)
 class BackwardDataF2(_Square, _BackwardData):
-    name, M = "conv_bwd_data_winograd_f2x3", 2
+    name, F = "conv_bwd_data_winograd_f2x3", 23
 
 
 @implements("conv.bwd_data", rank=22)
 class BackwardDataF3(_Square, _BackwardData):
-    name, M = "conv_bwd_data_winograd_f3x3", 3
+    name, F = "conv_bwd_data_winograd_f3x3", 33
 
 
 @implements("conv.bwd_data", rank=23)
 class BackwardDataLine(_Line, _BackwardData):
-    name = "conv_bwd_data_winograd_line_f4x3"
+    name, F = "conv_bwd_data_winograd_line_f4x3", 43
+
+
+@implements("conv.bwd_data", rank=24)
+class BackwardDataLongLine(_Line, _BackwardData):
+    name, F = "conv_bwd_data_winograd_line_f4x4", 44

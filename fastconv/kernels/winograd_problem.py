@@ -1,8 +1,8 @@
 """Problems of Winograd convolution: how their tiles are laid out in vectors, and what that costs.
 
-A tile is MH x MW pixels of the output, of neighbouring pixels of one residue where the kernel is dilated.  A size of 1
-stands for a direction that is not transformed.  The tiles of all images form one run; see `winograd_stages.py` for the
-forms in which they lie in vectors.
+A tile is MH x MW pixels of the output, of neighbouring pixels of one residue where the kernel is dilated, for kernels
+of RH x RW weights; its shape is the pair of F(MH, RH) and F(MW, RW), each written as in `simd_winograd.py`.  The tiles
+of all images form one run; see `winograd_stages.py` for the orders in which they lie in vectors.
 """
 
 from functools import lru_cache
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..simd import lanes
-from ..simd_python_winograd import winograd_alpha
+from ..simd_winograd import winograd_sizes
 from .gathers import NANOSECONDS_PER_FLOP, split
-from .winograd_stages import SOURCE, STRIP, TARGET, taps_of
+from .winograd_stages import SOURCE, STRIP, TARGET
 
-RUNS, APART = 0, -1  # forms; any other is the number of pieces in a vector of tiles
+RUNS, APART = 0, -1  # orders; any other is the number of pieces in a vector of tiles
 
 
 class Problem(NamedTuple):
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
     def parts(self, tile):
         """Rows and columns of the kernels that the kernel is made of, with zeros behind its ends."""
-        return tuple(split(size, taps_of(M)) for size, M in zip(self.kernel[1:], tile, strict=True))
+        return tuple(split(size, winograd_sizes(F)[2]) for size, F in zip(self.kernel[1:], tile, strict=True))
 
     def terms(self, tile):
         return self.channels * self.depth * prod(self.parts(tile))
@@ -94,8 +94,18 @@ def line_problem(problem):
     return problem._replace(dilation=tuple(1 if k == 1 else step for k, step in zip(problem.kernel, d, strict=True)))
 
 
+def outputs(tile):
+    """(rows, columns) of pixels of a tile."""
+    return winograd_sizes(tile[0])[1], winograd_sizes(tile[1])[1]
+
+
+def frequencies(tile):
+    """(rows, columns) of the values that a tile is transformed to."""
+    return winograd_sizes(tile[0])[0], winograd_sizes(tile[1])[0]
+
+
 class Layout(NamedTuple):
-    """How the tiles of a problem lie in a form."""
+    """How the tiles of a problem lie in an order."""
 
     rows: int  # of tiles in an image of pixels of one residue
     residues: tuple  # of rows and columns, that are apart from each other
@@ -103,20 +113,20 @@ class Layout(NamedTuple):
     run: int  # tiles of a row that lie side by side
 
 
-def layout(problem, tile, form):
-    (MH, MW), (dh, dw) = tile, problem.dilation[1:]
+def layout(problem, tile, order):
+    (MH, MW), (dh, dw) = outputs(tile), problem.dilation[1:]
     rows, columns = split(split(problem.grid[1], dh), MH), problem.grid[2]
-    if form == APART:
+    if order == APART:
         run = dw if MW > 1 else columns
         whole, rest = divmod(columns, MW * run)
         return Layout(rows, (dh, 1), whole * run + min(rest, run), run)
-    piece = lanes(problem.dtype) // form if form else 1
+    piece = lanes(problem.dtype) // order if order else 1
     width = split(split(split(columns, dw), MW), piece) * piece
     return Layout(rows, (dh, dw), width, width)
 
 
-def count_tiles(problem, tile, form):
-    shape = layout(problem, tile, form)
+def count_tiles(problem, tile, order):
+    shape = layout(problem, tile, order)
     return problem.images * problem.grid[0] * prod(shape.residues) * shape.rows * shape.width
 
 
@@ -128,26 +138,26 @@ def _pixels(channels, size, image, depth, row, column):
     return place, row, bits, depth
 
 
-def _first_tiles(shape, tiles, edges, form, LANES):
+def _first_tiles(shape, tiles, edges, order, LANES):
     """The first tile of each run."""
-    if form > 0:
-        return np.arange(0, tiles, LANES // form)
+    if order > 0:
+        return np.arange(0, tiles, LANES // order)
     starts = np.arange(0, tiles, shape.width)[:, None] + np.arange(0, shape.width, shape.run)
     return np.union1d(starts.ravel(), edges[:-1])
 
 
-def tile_runs(problem, tile, blocks, form):
+def tile_runs(problem, tile, blocks, order):
     """(the table of runs of all blocks, for each block: its tiles, the end of its runs; both behind a block 0 that has
     none)."""
-    LANES, tiles, shape = lanes(problem.dtype), count_tiles(problem, tile, form), layout(problem, tile, form)
-    (_, dh, dw), (MH, MW), (th, residues, tw, step) = problem.dilation, tile, shape
+    LANES, tiles, shape = lanes(problem.dtype), count_tiles(problem, tile, order), layout(problem, tile, order)
+    (_, dh, dw), (MH, MW), (th, residues, tw, step) = problem.dilation, outputs(tile), shape
     edges = np.minimum(split(tiles, LANES) * np.arange(blocks + 1) // blocks * LANES, tiles)
-    first = _first_tiles(shape, tiles, edges, form, LANES)
+    first = _first_tiles(shape, tiles, edges, order, LANES)
     block, row = np.searchsorted(edges, first, side="right") - 1, first // tw
     image, residue = row // (th * prod(residues)), row // th % prod(residues)
     h = residue // residues[1] + row % th * MH * dh
     place = first % tw
-    if form == APART:
+    if order == APART:
         w = place // step * MW * step + place % step if step < tw else place
     else:
         w = residue % dw + place * MW * dw
@@ -165,8 +175,8 @@ def tile_runs(problem, tile, blocks, form):
         ],
         axis=1,
     )
-    if form > 0:  # whole vectors of tiles: what is missing in the last one lies in no image
-        nothing = np.zeros((-len(table) % form, table.shape[1]), np.int64)
+    if order > 0:  # whole vectors of tiles: what is missing in the last one lies in no image
+        nothing = np.zeros((-len(table) % order, table.shape[1]), np.int64)
         nothing[:, [SOURCE + 1, TARGET + 1]] = -(1 << 40)
         table = np.concatenate([table, nothing])
     ends = np.searchsorted(first, edges) * table.shape[1]
@@ -176,10 +186,11 @@ def tile_runs(problem, tile, blocks, form):
 
 # ---- costs
 
-ROW_CYCLES, GATHER_CYCLES = 65, 110  # to transform one row of a vector of tiles, and to bring dilated pixels together
-APART_CYCLES = 22  # to transform one row of a vector of tiles whose pixels lie apart
+ROW_CYCLES, LONG_CYCLES = 65, 25  # to transform one row of a vector of tiles, and more for each weight beyond three
+GATHER_CYCLES, PIXEL_CYCLES = 20, 2  # to bring dilated pixels together or apart, and for each of them
+APART_CYCLES = 8, 22  # to read one row of a vector of pixels, and one of tiles whose pixels lie apart
 COLUMN_CYCLES, OUT_CYCLES = 9, 14  # of the other transforms of a vector of tiles, for each frequency
-WRITE_CYCLES, WRITE_APART_CYCLES = 45, 15  # to write one row of pixels of a run of tiles, one pixel of each tile of it
+WRITE_CYCLES, WRITE_APART_CYCLES = 45, 10  # to write one row of pixels of a run of tiles, one pixel of each tile of it
 PIECES_CYCLES, PIECE_CYCLES = (8, 5), 7  # to read a row of a vector of tiles in pieces, and more for each; to write one
 NEAR_BYTES, FAR_BYTES = 25, 12  # read in a nanosecond from the last cache, and from memory
 CACHE_BYTES = 24 << 20  # of the last cache
@@ -189,64 +200,76 @@ MOST_TILES = 96  # of a block of tiles of 36 frequencies: each passes once over 
 
 def most_tiles(tile):
     """Tiles of a block at most."""
-    return MOST_TILES * 36 // max(12, winograd_alpha(tile[0]) * winograd_alpha(tile[1]))
+    return MOST_TILES * 36 // max(12, prod(frequencies(tile)))
 
 
-def read_cycles(problem, tile, form):
+def _vectors_of_runs(problem, tile, order):
+    """Vectors of tiles in all runs."""
+    LANES, shape = lanes(problem.dtype), layout(problem, tile, order)
+    whole, rest = divmod(shape.width, shape.run)
+    rows = count_tiles(problem, tile, order) // shape.width
+    return rows * (whole * split(shape.run, LANES) + split(rest, LANES))
+
+
+def _apart_cycles(problem, tile, order):
+    """To bring the pixels of a vector of tiles together."""
+    if order != RUNS or problem.dilation[2] == 1:
+        return 0
+    tiles = min(lanes(problem.dtype), layout(problem, tile, order).width)
+    return GATHER_CYCLES + PIXEL_CYCLES * outputs(tile)[1] * tiles
+
+
+def read_cycles(problem, tile, order):
     """To transform one row of each tile of one channel."""
-    LANES, tiles, shape = lanes(problem.dtype), count_tiles(problem, tile, form), layout(problem, tile, form)
-    if form > 0:
-        return split(tiles, LANES) * (PIECES_CYCLES[0] + PIECES_CYCLES[1] * form)
-    rows, (whole, rest) = tiles // shape.width, divmod(shape.width, shape.run)
-    vectors = rows * (whole * split(shape.run, LANES) + split(rest, LANES))
-    if form == APART:
-        return vectors * APART_CYCLES
-    return vectors * (ROW_CYCLES + (GATHER_CYCLES if problem.dilation[2] > 1 else 0))
+    if order > 0:
+        vectors = split(count_tiles(problem, tile, order), lanes(problem.dtype))
+        return vectors * (PIECES_CYCLES[0] + PIECES_CYCLES[1] * order)
+    _, M, R = winograd_sizes(tile[1])
+    cycles = APART_CYCLES[M > 1] if order == APART else ROW_CYCLES + LONG_CYCLES * (R - 3)
+    return _vectors_of_runs(problem, tile, order) * (cycles + _apart_cycles(problem, tile, order))
 
 
-def _write_cycles(problem, tile, form):
+def _write_cycles(problem, tile, order):
     """To write one row of pixels of each tile of one channel."""
-    LANES, tiles, shape = lanes(problem.dtype), count_tiles(problem, tile, form), layout(problem, tile, form)
-    if form > 0:
-        return tiles // (LANES // form) * PIECE_CYCLES
-    rows, (whole, rest) = tiles // shape.width, divmod(shape.width, shape.run)
-    vectors = rows * (whole * split(shape.run, LANES) + split(rest, LANES))
-    return vectors * (WRITE_APART_CYCLES * tile[1] if form == APART else WRITE_CYCLES)
+    if order > 0:
+        return count_tiles(problem, tile, order) // (lanes(problem.dtype) // order) * PIECE_CYCLES
+    cycles = WRITE_APART_CYCLES * outputs(tile)[1] if order == APART else WRITE_CYCLES
+    return _vectors_of_runs(problem, tile, order) * (cycles + _apart_cycles(problem, tile, order))
 
 
-def _form_cost(problem, tile, form):
+def _order_cost(problem, tile, order):
     """The multiplications or, if that takes longer, reading U once a block; and the transforms."""
-    LANES, (AH, AW), terms = lanes(problem.dtype), map(winograd_alpha, tile), problem.terms(tile)
-    tiles, rows = count_tiles(problem, tile, form), problem.groups * problem.strips * STRIP
+    LANES, (AH, AW), terms = lanes(problem.dtype), frequencies(tile), problem.terms(tile)
+    tiles, rows = count_tiles(problem, tile, order), problem.groups * problem.strips * STRIP
     vectors = split(tiles, LANES)
     products = AH * AW * max(tiles / LANES, 0.3) * terms * rows
     columns = AH * AW * vectors * COLUMN_CYCLES if AH > 1 else 0
-    inputs = problem.groups * terms * (AH * read_cycles(problem, tile, form) + columns)
-    outputs = rows * (AH * AW * vectors * OUT_CYCLES + tile[0] * _write_cycles(problem, tile, form))
+    reads = problem.groups * terms * (AH * read_cycles(problem, tile, order) + columns)
+    writes = rows * (AH * AW * vectors * OUT_CYCLES + outputs(tile)[0] * _write_cycles(problem, tile, order))
     weights = AH * AW * terms * rows * np.dtype(problem.dtype).itemsize
     reading = split(tiles, most_tiles(tile)) * weights / (NEAR_BYTES if weights < CACHE_BYTES else FAR_BYTES)
     cycle = 2 * LANES * NANOSECONDS_PER_FLOP
-    return max(products * cycle, reading) + cycle * (inputs + outputs)
+    return max(products * cycle, reading) + cycle * (reads + writes)
 
 
-def forms(problem, tile):
-    """The forms that the tiles of a problem may have."""
-    (MH, MW), (dh, dw) = tile, problem.dilation[1:]
+def orders(problem, tile):
+    """The orders that the tiles of a problem may have."""
+    (_, MW), (dh, dw) = outputs(tile), problem.dilation[1:]
     if MW == 1:
         return [APART]
     found = [APART] if dw > 1 else []
     if MW % 2 == 0:  # pixels of neighbouring tiles are told apart in steps of two
         found.append(RUNS)
-        if MH == MW and (dh, dw) == (1, 1):
-            found += [form for form in (MW, 2 * MW) if form <= lanes(problem.dtype)]
+        if tile[0] == tile[1] and (dh, dw) == (1, 1):
+            found += [order for order in (MW, 2 * MW) if order <= lanes(problem.dtype)]
     return found
 
 
 @lru_cache(maxsize=1024)
-def best_form(problem, tile):
-    """(form, cost)."""
-    costs = {form: _form_cost(problem, tile, form) for form in forms(problem, tile)}
-    best = min(costs, key=lambda form: costs[form])
+def best_order(problem, tile):
+    """(order, cost)."""
+    costs = {order: _order_cost(problem, tile, order) for order in orders(problem, tile)}
+    best = min(costs, key=lambda order: costs[order])
     return best, costs[best]
 
 

@@ -7,7 +7,6 @@ from functools import cache
 
 from .._jit import helper
 from ..simd import add_part, clamp_tile, fma_run, load_tile, store_part, store_tile, zero_tile
-from ..simd_python_winograd import winograd_alpha
 from ..simd_winograd import (
     winograd_apart,
     winograd_columns,
@@ -15,6 +14,7 @@ from ..simd_winograd import (
     winograd_out_apart,
     winograd_pieces,
     winograd_row,
+    winograd_sizes,
 )
 from .patches import end_inside, first_inside, make_copy_run
 
@@ -39,15 +39,10 @@ TARGET = 14  # the same of the output
 # begin at neighbouring pixels lie side by side: a vector of tiles is one of pixels, at any distance.
 
 
-def taps_of(size):
-    """The weights in a row or column of the kernels that tiles of M rows or columns are transformed for."""
-    return 3 if size > 1 else 1
-
-
 @cache
-def make_rows(MH, MW, APART, LANES):
+def make_rows(FH, FW, APART, LANES):
     """The rows' half of the transform, for runs of tiles."""
-    AH, AW, gather_run = winograd_alpha(MH), winograd_alpha(MW), make_copy_run(0, LANES)
+    (AH, _, _), (AW, MW, RW), gather_run = winograd_sizes(FH), winograd_sizes(FW), make_copy_run(0, LANES)
 
     @helper
     def transform_row(a, x, row, inside, column, count, r, at, pitch, line):
@@ -56,18 +51,18 @@ def make_rows(MH, MW, APART, LANES):
             if APART:
                 start = column + j
                 low, high = (-start, a.xw - start) if inside else (0, 0)
-                winograd_apart(x, row + start, low, high, a.dw, r, at + j, pitch, MW)
+                winograd_apart(x, row + start, low, high, a.dw, r, at + j, pitch, FW)
             elif a.dw == 1:
                 start = column + j * MW
                 low, high = (-start, a.xw - start) if inside else (0, 0)
-                winograd_row(x, row + start, low, high, r, at + j, pitch, MW)
+                winograd_row(x, row + start, low, high, r, at + j, pitch, FW)
             else:  # dilated pixels are brought together in `line` first
                 start = column + j * MW * a.dw
-                wanted = min(MW * LANES, MW * (count - j)) + 2
+                wanted = min(MW * LANES, MW * (count - j)) + RW - 1
                 low, high = first_inside(start, a.dw), end_inside(start, a.dw, a.xw, wanted)
                 low, high = (low, high) if inside else (0, 0)
                 gather_run(x, row + start, a.dw, low, high, wanted, line, 0)
-                winograd_row(line, 0, 0, wanted, r, at + j, pitch, MW)
+                winograd_row(line, 0, 0, wanted, r, at + j, pitch, FW)
 
     @helper
     def transform_runs(a, x, plane0, tap, row0, column0, runs, r, ri, pitch, line):
@@ -84,8 +79,9 @@ def make_rows(MH, MW, APART, LANES):
 
 
 @cache
-def make_pieces(M, LANES):
+def make_pieces(F, LANES):
     """The rows' half of the transform, for tiles in pieces."""
+    _, M, _ = winograd_sizes(F)
     N = 2 * M
 
     @helper
@@ -94,34 +90,34 @@ def make_pieces(M, LANES):
         for j in range(0, count, LANES):
             where = j // LANES * a.pieces * RUN + SOURCE
             if a.pieces == M:
-                winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, M, M)
+                winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, F, M)
             else:
-                winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, M, N)
+                winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, F, N)
 
     return transform_pieces
 
 
 @cache
-def make_term(MH, MW):
-    TH, TW = taps_of(MH), taps_of(MW)
+def make_term(FH, FW):
+    (_, _, RH), (_, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
 
     @helper
     def place_of(a, term, g):
         """(plane of the channel, tap in depth, first row, first column) of a term: a channel of the image under one of
-        the kernels of TH x TW pixels that the kernel is made of."""
+        the kernels of RH x RW pixels that the kernel is made of."""
         kernel, c = term // a.channels, term % a.channels
         tap, rest = kernel // (a.kernel_rows * a.kernel_columns), kernel % (a.kernel_rows * a.kernel_columns)
-        row0, column0 = rest // a.kernel_columns * TH * a.dh, rest % a.kernel_columns * TW * a.dw
+        row0, column0 = rest // a.kernel_columns * RH * a.dh, rest % a.kernel_columns * RW * a.dw
         return (g * a.channels + c) * a.xd, tap, row0, column0
 
     return place_of
 
 
 @cache
-def make_input(MH, MW, APART, LANES):
+def make_input(FH, FW, APART, LANES):
     """V of a block of tiles, for one term."""
-    place_of, transform_runs = make_term(MH, MW), make_rows(MH, MW, APART, LANES)
-    if MH == 1:
+    place_of, transform_runs = make_term(FH, FW), make_rows(FH, FW, APART, LANES)
+    if FH == 11:
 
         @helper
         def transform_rows(a, x, term, g, runs, count, r, v, vi, line):
@@ -130,18 +126,18 @@ def make_input(MH, MW, APART, LANES):
 
         return transform_rows
 
-    if MH != MW or APART:
+    if FH != FW or APART:
 
         @helper
         def transform_both(a, x, term, g, runs, count, r, v, vi, line):
             plane, tap, row0, column0 = place_of(a, term, g)
             transform_runs(a, x, plane, tap, row0, column0, runs, r, 0, a.r_pitch, line)
             for j in range(0, count, LANES):
-                winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, MH, MW)
+                winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, FH, FW)
 
         return transform_both
 
-    transform_pieces = make_pieces(MW, LANES)
+    transform_pieces = make_pieces(FW, LANES)
 
     @helper
     def transform_input(a, x, term, g, runs, count, r, v, vi, line):
@@ -151,7 +147,7 @@ def make_input(MH, MW, APART, LANES):
         else:
             transform_runs(a, x, plane, tap, row0, column0, runs, r, 0, a.r_pitch, line)
         for j in range(0, count, LANES):
-            winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, MH, MW)
+            winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, FH, FW)
 
     return transform_input
 
@@ -264,8 +260,9 @@ def make_write_apart(MW, LANES):
 
 
 @cache
-def make_output(MH, MW, APART, LANES):
+def make_output(FH, FW, APART, LANES):
     """Pixels of a block of tiles from M."""
+    _, MW, _ = winograd_sizes(FW)
     write_row, write_piece = make_write(MW, LANES), make_write(1, LANES)
     write_columns, write_pixels = make_write_apart(MW, LANES)
 
@@ -286,9 +283,9 @@ def make_output(MH, MW, APART, LANES):
         """One output channel of a block of tiles."""
         for j in range(0, count, LANES):
             if APART:
-                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, a.pitch, MH, MW)
+                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, a.pitch, FH, FW)
             else:
-                winograd_out(m, mi + j, a.m_plane, bias, oi, o, MW * j, MW * a.pitch, MH, MW)
+                winograd_out(m, mi + j, a.m_plane, bias, oi, o, MW * j, MW * a.pitch, FH, FW)
         for n in range(0, runs.size, RUN):
             plane = ((runs[n + IMAGE] * a.groups + g) * a.rows + row) * a.yd + runs[n + DEPTH]
             at, column = (plane * a.yh + runs[n + OUT_ROW]) * a.yw + runs[n + OUT_COLUMN], runs[n + OUT_COLUMN]

@@ -226,7 +226,7 @@ def winograd_apart(typing, x, xi, low, high, step, r, ri, pitch, F):
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, x, *args[0:2]), Place(context, b, r, *args[5:7])
-        d = _load_apart(b, source, *args[2:5], winograd_sizes(form)[0])
+        d = _load_apart(b, source, args[2], args[3], args[4], winograd_sizes(form)[0])
         for j, value in enumerate(_input_line(b, source.vec, d, form)):
             target.store(value, b.mul(args[7], _i64(j)))
         return context.get_dummy_value()

@@ -15,6 +15,7 @@ mean square at 512 channels; 8e-6 with blocks of 64).
 
 from functools import cache, lru_cache
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from .winograd_problem import (
     data_problem,
     forward_problem,
     frequencies,
+    line_length,
     line_problem,
     most_tiles,
     orders,
@@ -251,60 +253,57 @@ def plane_refusal(spec):
     return refusal(spec)
 
 
-class _Square(Impl):
-    """Tiles of M x M pixels."""
+class Square(NamedTuple):
+    """Tiles of M x M pixels, by F(M, 3) in both directions."""
 
     F: int
 
-    @classmethod
-    def case(cls, problem):
-        return problem, (cls.F, cls.F)
+    def case(self, problem):
+        """(the problem, the shape of its tiles)."""
+        return problem, (self.F, self.F)
 
-    @classmethod
-    def objection(cls, spec, problem):
-        """Why tiles do not fit, or None."""
-        refusal = plane_refusal(spec)
-        if refusal is None and not orders(problem, (cls.F, cls.F)):
+    def objection(self, spec, problem):
+        """Why such tiles do not fit, or None."""
+        found = plane_refusal(spec)
+        if found is None and not orders(*self.case(problem)):
             return "needs dilated columns"
-        return refusal
+        return found
 
 
-class _Line(Impl):
-    """Tiles of four pixels, for kernels in one dimension."""
+class Line(NamedTuple):
+    """Tiles of four pixels in one direction, for kernels that have but one."""
 
     F: int
 
-    @classmethod
-    def case(cls, problem):
+    def case(self, problem):
         line = line_problem(problem)
-        return line, (cls.F, 11) if line.kernel[1] > 1 else (11, cls.F)
+        return line, (self.F, 11) if line.kernel[1] > 1 else (11, self.F)
 
-    @staticmethod
-    def objection(spec, problem):
-        line = line_problem(problem)
-        if line is None or not 3 <= max(line.kernel) <= LONGEST_LINE:
+    def objection(self, spec, problem):
+        if line_length(problem) not in range(3, LONGEST_LINE + 1):
             return f"needs a kernel of 3 to {LONGEST_LINE} pixels in one direction"
         return refusal(spec)
 
 
 class _Forward(Impl):
+    tiles: Square | Line
     epilogue = True
 
     @classmethod
     def when(cls, spec):
-        return cls.objection(spec, forward_problem(spec))
+        return cls.tiles.objection(spec, forward_problem(spec))
 
     @classmethod
     def cost(cls, spec):
-        return best_order(*cls.case(forward_problem(spec)))[1]
+        return best_order(*cls.tiles.case(forward_problem(spec)))[1]
 
     @classmethod
     def pack_cost(cls, spec):
-        return pack_cost(*cls.case(forward_problem(spec)))
+        return pack_cost(*cls.tiles.case(forward_problem(spec)))
 
     @classmethod
     def pack(cls, spec, weight):
-        problem, tile = cls.case(forward_problem(spec))
+        problem, tile = cls.tiles.case(forward_problem(spec))
         u = np.empty(packed_size(problem, tile), spec.dtype)
         launch(pack_row(problem, tile, weight, u))
         return u
@@ -314,76 +313,78 @@ class _Forward(Impl):
         bias, epilogue = buffers.get("b"), buffers.get("epilogue", NO_EPILOGUE)
         bias = zeros(spec.oc, spec.dtype) if bias is None else bias
         w, packed = buffers["w"], buffers.get("packed")
-        return emit(*cls.case(forward_problem(spec)), buffers["x"], w, packed, bias, buffers["y"], epilogue)
+        problem, tile = cls.tiles.case(forward_problem(spec))
+        return emit(problem, tile, buffers["x"], w, packed, bias, buffers["y"], epilogue)
 
 
 class _BackwardData(Impl):
+    tiles: Square | Line
     takes_bias = True  # a buffer `b` with a value per channel of gx
 
     @classmethod
     def when(cls, spec):
         if spec.sd > 1:
             return f"needs depth stride 1, has {spec.sd}"
-        return cls.objection(spec, data_problem(spec))
+        return cls.tiles.objection(spec, data_problem(spec))
 
     @classmethod
     def cost(cls, spec):
-        case = cls.case(data_problem(spec))
-        return best_order(*case)[1] + pack_cost(*case)
+        problem, tile = cls.tiles.case(data_problem(spec))
+        return best_order(problem, tile)[1] + pack_cost(problem, tile)
 
     @classmethod
     def emit(cls, spec, buffers):
         bias = buffers.get("b")
         bias = zeros(spec.ic, spec.dtype) if bias is None else bias
-        case = cls.case(data_problem(spec))
-        return emit(*case, buffers["gy"], buffers["w"], None, bias, buffers["gx"], NO_EPILOGUE)
+        problem, tile = cls.tiles.case(data_problem(spec))
+        return emit(problem, tile, buffers["gy"], buffers["w"], None, bias, buffers["gx"], NO_EPILOGUE)
 
 
 @implements("conv.fwd", rank=20)
-class ForwardF4(_Square, _Forward):
-    name, F = "conv_fwd_winograd_f4x3", 43
+class ForwardF4(_Forward):
+    name, tiles = "conv_fwd_winograd_f4x3", Square(43)
 
 
 @implements("conv.fwd", rank=21)
-class ForwardF2(_Square, _Forward):
-    name, F = "conv_fwd_winograd_f2x3", 23
+class ForwardF2(_Forward):
+    name, tiles = "conv_fwd_winograd_f2x3", Square(23)
 
 
 @implements("conv.fwd", rank=22)
-class ForwardF3(_Square, _Forward):
-    name, F = "conv_fwd_winograd_f3x3", 33
+class ForwardF3(_Forward):
+    name, tiles = "conv_fwd_winograd_f3x3", Square(33)
 
 
 @implements("conv.fwd", rank=23)
-class ForwardLine(_Line, _Forward):
-    name, F = "conv_fwd_winograd_line_f4x3", 43
+class ForwardLine(_Forward):
+    name, tiles = "conv_fwd_winograd_line_f4x3", Line(43)
 
 
 @implements("conv.fwd", rank=24)
-class ForwardLongLine(_Line, _Forward):
-    name, F = "conv_fwd_winograd_line_f4x4", 44
+class ForwardLongLine(_Forward):
+    name, tiles = "conv_fwd_winograd_line_f4x4", Line(44)
 
 
 @implements("conv.bwd_data", rank=20)
-class BackwardDataF4(_Square, _BackwardData):
-    name, F = "conv_bwd_data_winograd_f4x3", 43
+class BackwardDataF4(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_f4x3", Square(43)
 
 
 @implements("conv.bwd_data", rank=21)
-class BackwardDataF2(_Square, _BackwardData):
-    name, F = "conv_bwd_data_winograd_f2x3", 23
+class BackwardDataF2(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_f2x3", Square(23)
 
 
 @implements("conv.bwd_data", rank=22)
-class BackwardDataF3(_Square, _BackwardData):
-    name, F = "conv_bwd_data_winograd_f3x3", 33
+class BackwardDataF3(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_f3x3", Square(33)
 
 
 @implements("conv.bwd_data", rank=23)
-class BackwardDataLine(_Line, _BackwardData):
-    name, F = "conv_bwd_data_winograd_line_f4x3", 43
+class BackwardDataLine(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_line_f4x3", Line(43)
 
 
 @implements("conv.bwd_data", rank=24)
-class BackwardDataLongLine(_Line, _BackwardData):
-    name, F = "conv_bwd_data_winograd_line_f4x4", 44
+class BackwardDataLongLine(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_line_f4x4", Line(44)

@@ -77,20 +77,22 @@ def data_problem(spec):
     )
 
 
+def line_length(problem):
+    """The taps of a kernel in one direction; 0 where `line_problem` has no form for it."""
+    if problem.kernel[1:] == (1, 1):
+        same = problem.source[1:] == problem.grid[1:] and problem.padding[1:] == (0, 0) and problem.depth_step == 1
+        return problem.kernel[0] if same else 0
+    return 0 if problem.kernel[0] > 1 or min(problem.kernel[1:]) > 1 else max(problem.kernel)
+
+
 @lru_cache(maxsize=1024)
 def line_problem(problem):
-    """The same problem with a kernel of one row or one column: taps in depth become rows of planes laid out as lines.
-    None where the kernel has taps in two directions or more."""
-    _, d, padding = problem.kernel, problem.dilation, problem.padding
+    """The same problem with a kernel of one row or column: taps in depth become rows of planes laid out as lines."""
+    d, padding = problem.dilation, problem.padding
     if problem.kernel[1:] == (1, 1):
-        same = problem.source[1:] == problem.grid[1:] and padding[1:] == (0, 0) and problem.depth_step == 1
-        if not same:
-            return None
         source, grid = ((1, size[0], size[1] * size[2]) for size in (problem.source, problem.grid))
         line = {"source": source, "grid": grid, "padding": (0, padding[0], 0), "dilation": (1, d[0], 1)}
         return problem._replace(kernel=(1, problem.kernel[0], 1), **line)
-    if problem.kernel[0] > 1 or min(problem.kernel[1:]) > 1:
-        return None
     return problem._replace(dilation=tuple(1 if k == 1 else step for k, step in zip(problem.kernel, d, strict=True)))
 
 

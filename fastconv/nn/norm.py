@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from .. import functional as F
+from ..ops.norm import clamped_batch_norm
 from . import init
 from .module import Module, Parameter
 
@@ -60,22 +61,25 @@ class _BatchNorm(_Tracking):
     def forward(self, input):
         self._check_rank(input)
         batch_statistics = self.training or self.running_mean is None
-        update = self.training and self.running_mean is not None
+        if not batch_statistics or self.training:
+            running, factor = (self.running_mean, self.running_var), self._count()
+        else:
+            running, factor = (None, None), 0.0
+        return F.batch_norm(input, *running, self.weight, self.bias, batch_statistics, factor, self.eps)
+
+    def clamped(self, input, high):
+        """`forward` in training with the ReLU (high: NaN) or ReLU6 (high: 6) that follows it, in one pass."""
+        self._check_rank(input)
+        running = self.running_mean, self.running_var
+        return clamped_batch_norm(input, *running, self.weight, self.bias, self._count(), self.eps, high)
+
+    def _count(self):
+        """The weight of this batch in the running statistics; in training it is counted."""
         factor = self.momentum
-        if update:
+        if self.training and self.running_mean is not None:
             self.num_batches_tracked[...] += 1
             factor = 1.0 / int(self.num_batches_tracked) if factor is None else factor
-        keep = update or not batch_statistics
-        return F.batch_norm(
-            input,
-            self.running_mean if keep else None,
-            self.running_var if keep else None,
-            self.weight,
-            self.bias,
-            batch_statistics,
-            factor or 0.0,
-            self.eps,
-        )
+        return factor or 0.0
 
 
 class BatchNorm1d(_BatchNorm):

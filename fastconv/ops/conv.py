@@ -29,6 +29,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     dot,
     grouped,
     implicit_gemm,
+    merged,
     pointwise,
     residues,
     small_maps,

@@ -9,9 +9,11 @@ import math
 
 import numpy as np
 
-from .. import _memory
-from ..autograd import Op, Variable, reshape, value
+from .. import _memory, prepared
+from ..autograd import Op, Variable, reshape, value, where
 from ..autograd import sum as sum_over
+from ..autograd.op import is_watched
+from ..kernels import batch_norm as in_training
 from ..kernels.norm import COLUMNS, batch_groups, channel_groups, norm_gradient, norm_sums, normalise
 from ..kernels.norm_layer import normalise_rows, rows_gradient, rows_weight_gradient
 from ..packing import dense
@@ -44,6 +46,9 @@ class BatchNorm(Op):
 
     @staticmethod
     def forward(ctx, x, running_mean, running_var, weight, bias, training, momentum, eps):
+        ctx.training, ctx.eps, ctx.clamp = training, eps, None
+        if training and in_training.fits(x.shape):
+            return _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, FREE)
         flat = _long(x)
         out = _memory.empty(flat.shape, x.dtype)
         channels, groups = x.shape[1], batch_groups(*flat.shape[:2])
@@ -52,16 +57,82 @@ class BatchNorm(Op):
         stats = normalise(flat, out, *parameters, groups, eps, stats)
         if training:
             _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // max(channels, 1))
-        ctx.save(x, weight)
-        ctx.stats, ctx.training, ctx.eps = stats, training, eps
+        ctx.save(x, weight, bias)
+        ctx.stats = stats
         return _back(out, x)
 
     @staticmethod
     def backward(ctx, g):
-        x, weight = ctx.saved
-        rule = _backward_recorded if isinstance(g, Variable) else _backward
-        gx, gw, gb = rule(ctx, g, x, weight)
+        x, weight, bias = ctx.saved
+        if isinstance(g, Variable):
+            gx, gw, gb = _backward_recorded(ctx, g, x, weight)
+        elif ctx.clamp:
+            gx, gw, gb = _backward_in_training(ctx, g, x, weight, bias)
+        else:
+            gx, gw, gb = _backward(ctx, g, x, weight)
         return gx, None, None, gw, gb, None, None, None
+
+
+class ClampedBatchNorm(Op):
+    """The batch norm of training and the ReLU or ReLU6 that follows it: v where low < v < high, else that bound."""
+
+    name = "clamped_batch_norm"
+
+    @staticmethod
+    def forward(ctx, x, running_mean, running_var, weight, bias, momentum, eps, low, high):
+        ctx.training, ctx.eps = True, eps
+        return _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, (low, high))
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight, bias = ctx.saved
+        if isinstance(g, Variable):
+            scale = ctx.stats[:, 3] * (1 if weight is None else value(weight))
+            shift = (0 if bias is None else value(bias)) - ctx.stats[:, 1] * scale
+            column = (1, -1, *[1] * (x.ndim - 2))
+            v = value(x) * scale.reshape(column) + shift.reshape(column)
+            g = where((v <= ctx.clamp[0]) | (v >= ctx.clamp[1]), np.zeros((), g.dtype), g)
+            gx, gw, gb = _backward_recorded(ctx, g, x, weight)
+        else:
+            gx, gw, gb = _backward_in_training(ctx, g, x, weight, bias)
+        return gx, None, None, gw, gb, None, None, None, None
+
+
+FREE = math.nan, math.nan  # bounds of a clamp that does nothing
+
+
+def _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, clamp):
+    """Forward by the kernels of training."""
+    flat = _rows(dense(x))
+    out = _memory.empty(flat.shape, x.dtype)
+    arrays = {"x": flat, "y": out}
+    arrays |= {"weight": _filled(weight, x.shape[1], x.dtype, 1), "bias": _filled(bias, x.shape[1], x.dtype, 0)}
+    running = running_mean, running_var
+    track = all(
+        a is not None and a.dtype == x.dtype and a.flags.c_contiguous and a.flags.behaved for a in running
+    )  # what else there is is updated below
+    none = np.empty(0, x.dtype)
+    arrays |= zip(("running_mean", "running_var"), running if track else (none, none), strict=True)
+    stats = np.empty((x.shape[1], COLUMNS))
+    options = in_training.options_of(ctx.eps, momentum, *clamp)
+    key = flat.shape, x.dtype, track
+    prepared.repeat(in_training.forward_rows, key, {**arrays, "stats": stats, "options": options})
+    if not track:
+        _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // x.shape[1])
+    ctx.save(x, weight, bias)
+    ctx.stats, ctx.clamp = stats, clamp
+    return out.reshape(x.shape)
+
+
+def _backward_in_training(ctx, g, x, weight, bias):
+    flat, g_flat = _rows(dense(x)), _rows(dense(g))
+    gx = _memory.empty(flat.shape, x.dtype)
+    w, b = _filled(weight, x.shape[1], x.dtype, 1), _filled(bias, x.shape[1], x.dtype, 0)
+    gw, gb = np.empty_like(w), np.empty_like(w)
+    arrays = {"x": flat, "g": g_flat, "gx": gx, "weight": w, "bias": b, "gw": gw, "gb": gb, "stats": ctx.stats}
+    arrays["options"] = in_training.options_of(ctx.eps, 0.0, *ctx.clamp)
+    prepared.repeat(in_training.backward_rows, (flat.shape, x.dtype, ctx.clamp is not FREE), arrays)
+    return gx.reshape(x.shape), gw, gb
 
 
 def _is_short(x):
@@ -228,6 +299,12 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     In training the batch's own statistics are used, and the running ones, where given, are updated in place:
     (1 - momentum) * old + momentum * new. In evaluation the running ones are used.
     """
+    input, *arrays = _check_batch(input, running_mean, running_var, weight, bias, training, eps)
+    return BatchNorm.apply(input, *arrays, training, momentum, eps)
+
+
+def _check_batch(input, running_mean, running_var, weight, bias, training, eps):
+    """The arguments of a batch norm; running statistics as plain arrays."""
     input = _check_input("batch_norm", input)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
@@ -237,8 +314,19 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
         raise ValueError(f"batch_norm: eps must be positive, got {eps}")
     if training and input.size == input.shape[1]:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
-    mean, var = value(running_mean), value(running_var)
-    return BatchNorm.apply(input, mean, var, weight, bias, training, momentum, eps)
+    return input, value(running_mean), value(running_var), weight, bias
+
+
+def can_clamp(input):
+    """Whether `clamped_batch_norm` takes this Tensor."""
+    x = value(input)
+    return isinstance(x, np.ndarray) and x.ndim >= 2 and in_training.fits(x.shape) and not is_watched()
+
+
+def clamped_batch_norm(input, running_mean, running_var, weight, bias, momentum, eps, high):
+    """relu(batch_norm(...)) in training, with the same bits, in one pass: high is NaN; relu6: high is 6."""
+    input, *arrays = _check_batch(input, running_mean, running_var, weight, bias, True, eps)
+    return ClampedBatchNorm.apply(input, *arrays, momentum, eps, 0.0, high)
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):

@@ -13,6 +13,7 @@ nothing.
 """
 
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -242,15 +243,12 @@ def make_batch_norm_gradient(dtype, CLAMPED):
 
 def fits(shape):
     """Whether these kernels do well on (n, channels, *size)."""
-    length = 1
-    for size in shape[2:]:
-        length *= size
-    return shape[1] >= LEAST_CHANNELS and length >= LEAST_LENGTH and shape[0] > 0
+    return shape[1] >= LEAST_CHANNELS and prod(shape[2:]) >= LEAST_LENGTH and shape[0] > 0
 
 
 def _row(body, shape, cost, values):
     """The row over x of this shape; cost: nanoseconds of a float32 value."""
-    n, channels, length = shape
+    n, channels, length = shape[0], shape[1], prod(shape[2:])
     work = channels * n * (length * cost + 4) + 40 * channels
     part = max(1, min(channels // 2, int(_TILE_WORK * channels / work)))
     numbers = {"n": n, "channels": channels, "length": length, "part": part}
@@ -258,7 +256,7 @@ def _row(body, shape, cost, values):
 
 
 def forward_rows(shape, dtype, track, **arrays):
-    """y from x, dense (n, channels, length), and stats (channels, 4): guess, mean, variance, rstd.
+    """y from x, dense (n, channels, ...), and stats (channels, 4): guess, mean, variance, rstd.
 
     track: whether running_mean and running_var are there, to be updated; options: of `options_of`.
     """

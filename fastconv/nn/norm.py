@@ -60,25 +60,24 @@ class _BatchNorm(_Tracking):
 
     def forward(self, input):
         self._check_rank(input)
-        batch_statistics = self.training or self.running_mean is None
-        if not batch_statistics or self.training:
-            running, factor = (self.running_mean, self.running_var), self._count()
-        else:
-            running, factor = (None, None), 0.0
-        return F.batch_norm(input, *running, self.weight, self.bias, batch_statistics, factor, self.eps)
+        running, own = (self._buffers["running_mean"], self._buffers["running_var"]), self._parameters
+        batch_statistics = self.training or running[0] is None
+        factor = self._count()
+        return F.batch_norm(input, *running, own["weight"], own["bias"], batch_statistics, factor, self.eps)
 
     def clamped(self, input, high):
         """`forward` in training with the ReLU (high: NaN) or ReLU6 (high: 6) that follows it, in one pass."""
         self._check_rank(input)
-        running = self.running_mean, self.running_var
-        return clamped_batch_norm(input, *running, self.weight, self.bias, self._count(), self.eps, high)
+        running, own = self._buffers, self._parameters  # attributes that are found last take a microsecond each
+        arrays = running["running_mean"], running["running_var"], own["weight"], own["bias"]
+        return clamped_batch_norm(input, *arrays, self._count(), self.eps, high)
 
     def _count(self):
         """The weight of this batch in the running statistics; in training it is counted."""
-        factor = self.momentum
-        if self.training and self.running_mean is not None:
-            self.num_batches_tracked[...] += 1
-            factor = 1.0 / int(self.num_batches_tracked) if factor is None else factor
+        factor, count = self.momentum, self._buffers["num_batches_tracked"]
+        if self.training and count is not None:
+            count[...] += 1
+            factor = 1.0 / int(count) if factor is None else factor
         return factor or 0.0
 
 

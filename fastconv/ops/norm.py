@@ -98,41 +98,40 @@ class ClampedBatchNorm(Op):
         return gx, None, None, gw, gb, None, None, None, None
 
 
+_TUNED = np.dtype(np.float32), np.dtype(np.float64)
 FREE = math.nan, math.nan  # bounds of a clamp that does nothing
 
 
 def _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, clamp):
     """Forward by the kernels of training."""
-    flat = _rows(dense(x))
-    out = _memory.empty(flat.shape, x.dtype)
-    arrays = {"x": flat, "y": out}
-    arrays |= {"weight": _filled(weight, x.shape[1], x.dtype, 1), "bias": _filled(bias, x.shape[1], x.dtype, 0)}
-    running = running_mean, running_var
-    track = all(
-        a is not None and a.dtype == x.dtype and a.flags.c_contiguous and a.flags.behaved for a in running
-    )  # what else there is is updated below
-    none = np.empty(0, x.dtype)
-    arrays |= zip(("running_mean", "running_var"), running if track else (none, none), strict=True)
-    stats = np.empty((x.shape[1], COLUMNS))
-    options = in_training.options_of(ctx.eps, momentum, *clamp)
-    key = flat.shape, x.dtype, track
-    prepared.repeat(in_training.forward_rows, key, {**arrays, "stats": stats, "options": options})
-    if not track:
-        _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // x.shape[1])
+    channels, dtype, flags = x.shape[1], x.dtype, (a is not None and a.flags for a in (running_mean, running_var))
+    track = all(f and f.c_contiguous and f.behaved for f in flags) and running_mean.dtype == running_var.dtype == dtype
+    none = None if track else np.empty(0, dtype)
+    out, stats = _memory.empty(x.shape, dtype), np.empty((channels, COLUMNS))
+    arrays = {
+        **{"x": dense(x), "y": out, "stats": stats},
+        **{"weight": _filled(weight, channels, dtype, 1), "bias": _filled(bias, channels, dtype, 0)},
+        **{"running_mean": running_mean if track else none, "running_var": running_var if track else none},
+        "options": in_training.options_of(ctx.eps, momentum, *clamp),
+    }
+    prepared.repeat(in_training.forward_rows, (x.shape, dtype, track), arrays)
+    if not track:  # none, or of another kind
+        _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // channels)
     ctx.save(x, weight, bias)
     ctx.stats, ctx.clamp = stats, clamp
-    return out.reshape(x.shape)
+    return out
 
 
 def _backward_in_training(ctx, g, x, weight, bias):
-    flat, g_flat = _rows(dense(x)), _rows(dense(g))
-    gx = _memory.empty(flat.shape, x.dtype)
-    w, b = _filled(weight, x.shape[1], x.dtype, 1), _filled(bias, x.shape[1], x.dtype, 0)
-    gw, gb = np.empty_like(w), np.empty_like(w)
-    arrays = {"x": flat, "g": g_flat, "gx": gx, "weight": w, "bias": b, "gw": gw, "gb": gb, "stats": ctx.stats}
-    arrays["options"] = in_training.options_of(ctx.eps, 0.0, *ctx.clamp)
-    prepared.repeat(in_training.backward_rows, (flat.shape, x.dtype, ctx.clamp is not FREE), arrays)
-    return gx.reshape(x.shape), gw, gb
+    channels, dtype, gx = x.shape[1], x.dtype, _memory.empty(x.shape, x.dtype)
+    gw, gb = np.empty(channels, dtype), np.empty(channels, dtype)
+    arrays = {
+        **{"x": dense(x), "g": dense(g), "gx": gx, "gw": gw, "gb": gb, "stats": ctx.stats},
+        **{"weight": _filled(weight, channels, dtype, 1), "bias": _filled(bias, channels, dtype, 0)},
+        "options": in_training.options_of(ctx.eps, 0.0, *ctx.clamp),
+    }
+    prepared.repeat(in_training.backward_rows, (x.shape, dtype, ctx.clamp is not FREE), arrays)
+    return gx, gw, gb
 
 
 def _is_short(x):
@@ -305,6 +304,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
 def _check_batch(input, running_mean, running_var, weight, bias, training, eps):
     """The arguments of a batch norm; running statistics as plain arrays."""
+    if eps > 0 and training and _agree(input, running_mean, running_var, weight, bias):
+        return input, running_mean, running_var, weight, bias
     input = _check_input("batch_norm", input)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
@@ -315,6 +316,18 @@ def _check_batch(input, running_mean, running_var, weight, bias, training, eps):
     if training and input.size == input.shape[1]:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
     return input, value(running_mean), value(running_var), weight, bias
+
+
+def _agree(input, running_mean, running_var, weight, bias):
+    """Whether these are what layers usually give: then there is nothing to check one by one."""
+    x = value(input)
+    if type(x) is not np.ndarray or x.ndim < 2 or x.dtype not in _TUNED or x.size <= x.shape[1]:
+        return False
+    shape, dtype = (x.shape[1],), x.dtype
+    for a in (running_mean, running_var, value(weight), value(bias)):
+        if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype:
+            return False
+    return True
 
 
 def can_clamp(input):

@@ -102,10 +102,15 @@ _TUNED = np.dtype(np.float32), np.dtype(np.float64)
 FREE = math.nan, math.nan  # bounds of a clamp that does nothing
 
 
+def _is_tracked(running, dtype):
+    """Whether the kernel can update a running statistic itself."""
+    return running is not None and running.dtype == dtype and running.flags.c_contiguous and running.flags.behaved
+
+
 def _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, clamp):
     """Forward by the kernels of training."""
-    channels, dtype, flags = x.shape[1], x.dtype, (a is not None and a.flags for a in (running_mean, running_var))
-    track = all(f and f.c_contiguous and f.behaved for f in flags) and running_mean.dtype == running_var.dtype == dtype
+    channels, dtype = x.shape[1], x.dtype
+    track = _is_tracked(running_mean, dtype) and _is_tracked(running_var, dtype)
     none = None if track else np.empty(0, dtype)
     out, stats = _memory.empty(x.shape, dtype), np.empty((channels, COLUMNS))
     arrays = {

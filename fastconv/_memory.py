@@ -23,16 +23,17 @@ _working = []  # working memory that nobody uses: as many pieces as calls have r
 _MOST_WORKING = 1 << 26  # bytes of a piece that is kept
 
 
-_bytes = (ctypes.c_char * 0).from_buffer
+_bytes, _address_of = (ctypes.c_char * 0).from_buffer, ctypes.addressof
 
 
 def address(array):
     """Where the memory of a contiguous array begins.  NumPy's own ways of asking take five times as long, but take
     read-only arrays too.
     """
-    if array.flags.writeable and array.size:
-        return ctypes.addressof(_bytes(array))
-    return array.__array_interface__["data"][0]
+    try:
+        return _address_of(_bytes(array))
+    except (TypeError, ValueError, BufferError):  # read-only, or empty
+        return array.__array_interface__["data"][0]
 
 
 def _size_class(nbytes):

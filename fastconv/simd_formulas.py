@@ -106,6 +106,7 @@ def _hardswish_slope(g, x):
 BACKWARD = {
     "relu": lambda g, v, a, b: g.pick(v <= 0, 0, g),
     "relu6": lambda g, v, a, b: g.pick((v <= 0) | (v >= 6), 0, g),
+    "clip": lambda g, v, a, b: g.pick((v <= a) | (v >= b), 0, g),
     "leaky_relu": lambda g, v, a, b: g.pick(v > 0, g, g * a),
     "elu": lambda g, v, a, b: g.pick(v > 0, g, g * (v.clip(None, 0).exp() * a)),
     "sigmoid": lambda g, v, a, b: g * (v * (1 - v)),

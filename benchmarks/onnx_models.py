@@ -12,7 +12,6 @@ import argparse
 import json
 import re
 import sys
-import time
 from pathlib import Path
 from statistics import median
 
@@ -47,6 +46,7 @@ def arguments() -> argparse.Namespace:
 def measured(path, shape, threads, rounds) -> dict:
     """{"ms": {runtime: median}, "difference": of the outputs} of one model."""
     import fastconv as fc
+    from benchmarks.measure import Candidate, interleave
     from fastconv.cli.bench import _difference, _peers
 
     fc.set_num_threads(threads)
@@ -55,13 +55,8 @@ def measured(path, shape, threads, rounds) -> dict:
     feeds = {name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     runners = {"fastconv": lambda: session.run(None, feeds), **_peers(str(path), feeds)}
     difference = {other: _difference(runners["fastconv"](), run()) for other, run in runners.items()}
-    times = {other: [] for other in runners}
-    for _ in range(rounds):
-        for other, run in runners.items():
-            before = time.perf_counter()
-            run()
-            times[other].append((time.perf_counter() - before) * 1e3)
-    return {"ms": {other: median(each) for other, each in times.items()}, "difference": difference}
+    samples = interleave({other: Candidate(run) for other, run in runners.items()}, rounds)
+    return {"ms": {other: median(each) * 1e3 for other, each in samples.items()}, "difference": difference}
 
 
 def table(found) -> str:

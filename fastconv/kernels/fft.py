@@ -21,15 +21,16 @@ from .gathers import split, zeros
 FftBlock = Block("FftConvolution", "x w bias y turns scratch", numbers="channels blocks iw ow kw pw n")
 
 
-@cache
-def make_transforms(LANES):
-    """(forwards, backwards): transforms in place of n complex vectors at z[zi:], real parts first in each."""
+@helper
+def turned(re, im, turns, at, sign):
+    """(re, im) times the complex number at turns[at], or its conjugate where sign is -1."""
+    c, s = splat_vector(turns, turns[at]), splat_vector(turns, sign * turns[at + 1])
+    return sub_vector(mul_vector(re, c), mul_vector(im, s)), fma_vector(re, s, mul_vector(im, c))
 
-    @helper
-    def turned(re, im, turns, at, sign):
-        """(re, im) times the complex number at turns[at], or its conjugate where sign is -1."""
-        c, s = splat_vector(turns, turns[at]), splat_vector(turns, sign * turns[at + 1])
-        return sub_vector(mul_vector(re, c), mul_vector(im, s)), fma_vector(re, s, mul_vector(im, c))
+
+@cache
+def make_forwards(LANES):
+    """The transform in place of n complex vectors at z[zi:], real parts first in each; its result is out of order."""
 
     @helper
     def forwards(z, zi, n, turns):
@@ -67,6 +68,13 @@ def make_transforms(LANES):
                     store_vector(im, z, s + LANES)
             table, quarter = table + 6 * quarter, quarter // 4
 
+    return forwards
+
+
+@cache
+def make_backwards(LANES):
+    """n times what undoes `forwards`."""
+
     @helper
     def backwards(z, zi, n, turns):
         back, table, quarter = turns.dtype.type(-1), turns.size, 1
@@ -92,7 +100,7 @@ def make_transforms(LANES):
                     store_vector(sub_vector(fi, hr), z, s + LANES)
             quarter *= 4
 
-    return forwards, backwards
+    return backwards
 
 
 @cache
@@ -122,7 +130,8 @@ def make_segments(LANES):
 @cache
 def make_fft(dtype):
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    (forwards, backwards), (read_segment, write_segment) = make_transforms(LANES), make_segments(LANES)
+    forwards, backwards = make_forwards(LANES), make_backwards(LANES)
+    read_segment, write_segment = make_segments(LANES)
 
     @tile_body(FftBlock, dtype)
     def conv_fwd_fft_segments(block, tile, worker):

@@ -22,9 +22,11 @@ class DeviceArray:
     __slots__ = ()
     device: str
     shape: tuple[int, ...]
+    size: int
     ndim: int
     dtype: np.dtype
     flags: Any
+    astype: Any
     copy: Any
     view: Any
     numpy: Any

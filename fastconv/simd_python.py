@@ -185,6 +185,12 @@ def reduce_run(x, xi, size, op):
     return run.sum(dtype=x.dtype) if op == 0 else run.max()
 
 
+def reduce_lanes(x, xi, size, op):
+    run, fill = _take(x, xi, size), x.dtype.type(0 if op == 0 else -np.inf)
+    rows = np.concatenate([run, np.full(-size % LANES, fill)]).reshape(-1, LANES)
+    return rows.sum(0, dtype=x.dtype) if op == 0 else rows.max(0, initial=fill)
+
+
 # ---- vector arithmetic; the compiled forms are in `simd_vector.py`
 
 

@@ -105,11 +105,10 @@ PackBlock = Block(
 
 
 @cache
-def make_pack(dtype, FH, FW):
-    """The kernel that transforms weights."""
-    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    (AH, _, RH), (AW, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
-    A2, TAPS = AH * AW, RH * RW
+def make_collect(FH, FW, LANES):
+    """Weights of kernels of RH x RW, with output channels as lanes."""
+    (_, _, RH), (_, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
+    TAPS = RH * RW
 
     @helper
     def stage_kernels(a, w, first, count, stage):
@@ -150,6 +149,16 @@ def make_pack(dtype, FH, FW):
                 if k % each == 0:
                     stage_kernels(a, w, first + k // each * a.w_channel, count, stage)
                 pick_kernel(a, stage, k % each, panel, TAPS * k * LANES)
+
+    return collect
+
+
+@cache
+def make_pack(dtype, FH, FW):
+    """The kernel that transforms weights."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    (AH, _, RH), (AW, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
+    A2, TAPS, collect = AH * AW, RH * RW, make_collect(FH, FW, LANES)
 
     @tile_body(PackBlock, dtype)
     def conv_winograd_pack(block, tile, worker):

@@ -126,6 +126,10 @@ def fetch_add(counters, index, amount):
     return before
 
 
+def current_core():
+    return -1
+
+
 def wait_until(counters, index, value):
     raise RuntimeError("without the JIT there is one thread")
 

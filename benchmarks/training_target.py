@@ -22,7 +22,7 @@ if __package__ in (None, ""):  # run as a file
 
 from benchmarks import compare  # noqa: E402
 
-BATCH, RATE, MOMENTUM, EPOCHS = 64, 0.05, 0.9, 5
+BATCH, RATE, MOMENTUM, EPOCHS = 64, 0.05, 0.9, 3
 BLOCKS, HIDDEN = ((16, True), (32, True), (64, False)), 128
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 LIBRARIES = ("fastconv", "pytorch", "pytorch_channels_last")

@@ -152,6 +152,24 @@ def release():
         _free.clear()
         _kept = 0
     _working.clear()
+    trim()
+
+
+def trim():
+    """Give memory that was freed back to the operating system: the allocator of glibc keeps what lies between arrays
+    that live."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+def _find_trim():
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None  # another C library
+
+
+_malloc_trim = _find_trim()
 
 
 def kept_bytes():

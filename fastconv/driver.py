@@ -453,6 +453,9 @@ def _region(address, spans):
 
 
 def _run_with_threads(image, first, last, workers):
+    if threading_layer() is None:
+        with _config.brief_waits():
+            numba.get_num_threads()  # loads the layer
     before = numba.get_num_threads()
     if before != workers:
         numba.set_num_threads(workers)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
-from ..driver import Row, launch
+from ..driver import Row, Temporary, launch
 from ..simd import array_at, fields, lanes, load_window
 from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, store_window, sub_vector, sum_vector
 from .norm import make_moments, mean_and_variance
@@ -165,11 +165,17 @@ def _values(x):
 
 def normalise_rows(x, y, weight, bias, eps):
     """y from x (rows, length), weight and bias (period, length), all dense; the statistics (rows, 2): mean, rstd."""
-    values, tiles = _values(x)
     stats = np.zeros((len(x), 2))
-    values |= {"x": x, "y": y, "weight": weight, "bias": bias, "stats": stats, "period": len(weight), "eps": eps}
-    launch(Row(make_layer_norm(x.dtype), tiles, values, x.size * 0.6))
+    launch(layer_norm_row(x, y, weight, bias, eps, stats))
     return stats
+
+
+def layer_norm_row(x, y, weight, bias, eps, stats):
+    """The row that does it; stats may be a `Temporary` of 2 rows values in float64."""
+    values, tiles = _values(x)
+    values |= {"x": x, "y": y, "weight": weight, "bias": bias, "stats": stats, "period": len(weight), "eps": eps}
+    temporaries = ("stats",) if isinstance(stats, Temporary) else ()
+    return Row(make_layer_norm(x.dtype), tiles, values, x.size * 0.6, temporaries=temporaries)
 
 
 def rows_gradient(x, g, weight, stats):

@@ -94,6 +94,16 @@ def gradient_row(name, g, v, gx, alpha=0.0, beta=0.0):
     return _row(make_gradient(name, g.dtype), name, g.size, {"g": g, "v": v, "gx": gx}, alpha, beta)
 
 
+def activation_rows(name, alpha, beta, size, dtype, **arrays):
+    """`activation_row` for calls that come again: size and dtype are those of the arrays x and y."""
+    return [activation_row(name, arrays["x"], arrays["y"], alpha, beta)]
+
+
+def gradient_rows(name, alpha, beta, size, dtype, **arrays):
+    """`gradient_row` in the same way, of g, v and gx."""
+    return [gradient_row(name, arrays["g"], arrays["v"], arrays["gx"], alpha, beta)]
+
+
 def activated(name, x, alpha=0.0, beta=0.0):
     """act(x) of an array in any memory order; float16 is computed in float32."""
     if x.dtype == np.float16:
@@ -112,4 +122,12 @@ def activation_gradient(name, g, v, alpha=0.0, beta=0.0):
     return gx
 
 
-__all__ = ["FROM_OUTPUT", "activated", "activation_gradient", "activation_row", "gradient_row"]
+__all__ = [
+    "FROM_OUTPUT",
+    "activated",
+    "activation_gradient",
+    "activation_row",
+    "activation_rows",
+    "gradient_row",
+    "gradient_rows",
+]

@@ -231,6 +231,7 @@ SPREAD_CYCLES, WEAVE_CYCLES = (
     40,
     10,
 )  # to spread one vector of outputs over strided pixels, alone or with its neighbours
+MISS_CYCLES = 70  # to wait for one vector of the output where the rows of many channels are written in turns
 WEIGHT_CYCLES = 40  # to pack one vector of weights
 
 
@@ -420,6 +421,7 @@ class ConvBackwardData(Impl):
         )
         weights = WEIGHT_CYCLES * spec.g * spec.ocg * spec.icg * spec.taps / LANES
         spreading = WEAVE_CYCLES if _weave(spec, MR) else SPREAD_CYCLES
+        spreading += MISS_CYCLES * min(1, spec.icg / 16)
         cycles = spec.n * spec.g * vectors * (each + spreading * rows) + weights
         return 2 * cycles * LANES * NANOSECONDS_PER_FLOP
 

@@ -14,6 +14,10 @@ hypothesis.settings.register_profile("fastconv", deadline=None, derandomize=True
 hypothesis.settings.load_profile("fastconv")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all-zoo", action="store_true", help="test_onnx_zoo.py: all nine models instead of two")
+
+
 def pytest_collection_modifyitems(items):
     if find_spec("torch") is None:
         skip = pytest.mark.skip(reason="PyTorch is not installed")

@@ -33,11 +33,34 @@ def call(impl, spec, buffers):
     known = _calls.get(key)
     if known is None:
         stand_ins = {name: np.empty(array.shape, array.dtype) for name, array in buffers.items()}
-        known = Program(impl.emit(spec, stand_ins), list(stand_ins.values()))
-        while len(_calls) >= MOST_CALLS:
-            _calls.pop(next(iter(_calls)), None)
-        _calls[key] = known
+        known = _keep(key, impl.emit(spec, stand_ins), list(stand_ins.values()))
     return known
+
+
+def _keep(key, rows, memory):
+    """A new program, which the next call of this key finds."""
+    known = Program(rows, memory)
+    while len(_calls) >= MOST_CALLS:
+        _calls.pop(next(iter(_calls)), None)
+    _calls[key] = known
+    return known
+
+
+def run_rows(emit, arrays, *numbers):
+    """Run the rows `emit(*arrays, *numbers)`, which depend on numbers and on the arrays' shapes and dtypes alone.
+
+    arrays: dense ones that may vary from call to call, or None; numbers: what can be a key of a dictionary.
+    """
+    if not _jit.JIT or _config.DEBUG:
+        driver.launch(*emit(*arrays, *numbers))
+        return
+    given = [array for array in arrays if array is not None]
+    key = emit, *(None if array is None else (array.shape, array.dtype) for array in arrays), numbers, settings()
+    known = _calls.get(key)
+    if known is None:
+        stand_ins = [None if array is None else np.empty(array.shape, array.dtype) for array in arrays]
+        known = _keep(key, emit(*stand_ins, *numbers), [array for array in stand_ins if array is not None])
+    known.run(given)
 
 
 def run(operation, spec, buffers, impl=None):

@@ -9,8 +9,9 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, tile_body
-from ..driver import Row, launch
+from ..driver import Row
 from ..packing import dense
+from ..prepared import run_rows
 from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_formulas import FROM_OUTPUT
 from ..simd_math import activation_gradient_vector, activation_vector
@@ -94,12 +95,20 @@ def gradient_row(name, g, v, gx, alpha=0.0, beta=0.0):
     return _row(make_gradient(name, g.dtype), name, g.size, {"g": g, "v": v, "gx": gx}, alpha, beta)
 
 
+def _activation_rows(x, y, name, alpha, beta):
+    return (activation_row(name, x, y, alpha, beta),)
+
+
+def _gradient_rows(g, v, gx, name, alpha, beta):
+    return (gradient_row(name, g, v, gx, alpha, beta),)
+
+
 def activated(name, x, alpha=0.0, beta=0.0):
     """act(x) of an array in any memory order; float16 is computed in float32."""
     if x.dtype == np.float16:
         return activated(name, x.astype(np.float32), alpha, beta).astype(np.float16)
     y = _memory.empty(x.shape, x.dtype)
-    launch(activation_row(name, dense(x), y, alpha, beta))
+    run_rows(_activation_rows, (dense(x), y), name, alpha, beta)
     return y
 
 
@@ -108,7 +117,7 @@ def activation_gradient(name, g, v, alpha=0.0, beta=0.0):
     if g.dtype == np.float16:
         return activation_gradient(name, g.astype(np.float32), v.astype(np.float32), alpha, beta).astype(np.float16)
     gx = _memory.empty(g.shape, g.dtype)
-    launch(gradient_row(name, dense(g), dense(v), gx, alpha, beta))
+    run_rows(_gradient_rows, (dense(g), dense(v), gx), name, alpha, beta)
     return gx
 
 

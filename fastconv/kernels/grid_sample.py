@@ -378,11 +378,9 @@ def forward_rows(x, grid, y, settings):
     ]
 
 
-def backward_rows(x, grid, gy, settings, gx, g_grid):
-    """The rows that compute gx and g_grid, either of which may be None."""
+def backward_rows(x, grid, gy, gx, g_grid, settings):
+    """The rows that compute gx and g_grid, either of which may be None; g_grid is, for the nearest pixel."""
     call = _call(*x.shape[:2], x.shape[2:], gy.shape[2:], settings, gy.dtype.name)
-    if g_grid is not None and call.nearest:
-        g_grid[...], g_grid = 0, None
     tables, rows, wide = call.tables(g_grid is not None), [], call.wide
     if gx is not None or g_grid is not None:
         rows.append(call.taps_row(grid, tables, g_grid is not None, wide))

@@ -235,7 +235,7 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     running_mean, running_var, weight, bias = _check_channels("batch_norm", input, **named)
     if eps <= 0:
         raise ValueError(f"batch_norm: eps must be positive, got {eps}")
-    if training and input.size == input.shape[1]:
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
     mean, var = value(running_mean), value(running_var)
     return BatchNorm.apply(input, mean, var, weight, bias, training, momentum, eps)

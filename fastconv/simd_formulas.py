@@ -71,6 +71,9 @@ FORWARD = {
     "exp": lambda x, a, b: x.exp(),
     "log": lambda x, a, b: x.log(),
     "erf": lambda x, a, b: x.erf(),
+    "sqrt": lambda x, a, b: x.sqrt(),
+    "abs": lambda x, a, b: x.size(),
+    "neg": lambda x, a, b: -x,
 }
 
 
@@ -169,6 +172,9 @@ class PlainValue:
 
     def size(self):
         return PlainValue(np.abs(self.array))
+
+    def sqrt(self):
+        return PlainValue(np.sqrt(self.array))
 
     def exp(self):
         return PlainValue(np.exp(self.array))

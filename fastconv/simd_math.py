@@ -180,6 +180,10 @@ class Value:
         """The absolute value."""
         return self._unary("fabs")
 
+    def sqrt(self):
+        """The square root; NaN below 0."""
+        return self._unary("sqrt")
+
     def with_sign_of(self, other):
         name = f"llvm.copysign.{_suffix(self.vec)}"
         return self.of(_call(self.b, name, self.vec.ir, self.value, other.value))

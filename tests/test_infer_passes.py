@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from fastconv.infer import Graph, Node
-from fastconv.infer.passes import Derived, activation, batch_norm, constants, dead, optimise, pad, residual, simple
+from fastconv.infer.passes import (
+    Derived,
+    activation,
+    batch_norm,
+    channels,
+    constants,
+    dead,
+    optimise,
+    pad,
+    residual,
+    scale,
+    simple,
+)
 
 f32 = np.dtype("float32")
 RNG = np.random.default_rng(0)
@@ -80,6 +92,54 @@ def test_other_padding_stays(change, why):
     pads = {**PADS, "pads": ((0, 0), (0, 0), (1, 1), (1, 1)), **change}
     result = check(pad.run, graph_of("a = pad(x)\ny = conv(a, w, b)", a=pads), "a = pad(x)\ny = conv(a, w, b)")
     assert why in result.nodes[0].notes[0]
+
+
+LAST, FIRST = {"axes": (0, 2, 3, 1)}, {"axes": (0, 3, 1, 2)}
+ROWS, IMAGE = {"shape": (36, 8)}, {"shape": (1, 6, 6, 8)}
+
+
+def test_channels_last_stretches_are_turned_round():
+    before = graph_of(
+        """a = permute(x)
+        c = reshape(a)
+        d = layer_norm(c, g, b)
+        e = linear(d, l, b)
+        f = gelu(e)
+        h = mul(f, m)
+        i = reshape(h)
+        j = add(i, a)
+        y = permute(j)""",
+        **{"a": LAST, "c": ROWS, "d": {"eps": 1e-5}, "i": IMAGE, "y": FIRST},
+    )
+    after = """d_image = channel_norm(x, g, b)
+        e_image = conv(d_image, l_1x1, b)
+        f_image = gelu(e_image)
+        h_image = mul(f_image, m_column)
+        j_image = add(h_image, x)
+        y = identity(j_image)"""
+    check(channels.run, before, after)
+
+
+def test_channels_stay_last_where_turning_saves_nothing():
+    before = graph_of("a = permute(x)\nc = reshape(a)\ny = linear(c, l, b)", a=LAST, c=ROWS)
+    result = check(channels.run, before, "a = permute(x)\nc = reshape(a)\ny = linear(c, l, b)")
+    assert "channels stay last" in result.nodes[0].notes[0]
+
+
+@pytest.mark.parametrize("op", ["mul", "add", "sub", "div"])
+def test_numbers_for_each_channel_go_into_the_weights(op):
+    before = graph_of(f"a = conv(x, w, -)\nc = reshape(m)\ny = {op}(a, c)", a=SAME, c={"shape": (8, 1, 1)})
+    before = constants.run(before, Derived())
+    check(scale.run, before, "y = conv(x, w_scaled, w_scaled_bias)")
+    if op != "div":
+        before.nodes[-1].inputs = before.nodes[-1].inputs[::-1]
+        check(scale.run, before, "y = conv(x, w_scaled, w_scaled_bias)")
+
+
+def test_other_numbers_stay():
+    check(scale.run, graph_of("a = conv(x, w, b)\ny = mul(a, z)", a=SAME), "a = conv(x, w, b)\ny = mul(a, z)")
+    before = graph_of("a = relu(x)\nc = conv(a, w, b)\ny = mul(c, v)", c=SAME, shape=(1, 8, 6, 8))  # v: by column
+    check(scale.run, before, "a = relu(x)\nc = conv(a, w, b)\ny = mul(c, v)")
 
 
 def test_batch_norm_goes_into_the_convolution():

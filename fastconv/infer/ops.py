@@ -23,6 +23,7 @@ Where `forward` takes a spec, which holds for one shape only, the op here has at
     adaptive_max_pool(x; output_size, indices)   adaptive_avg_pool(x; output_size)
     batch_norm(x, mean, var, weight, bias; eps)  in evaluation
     affine(x, scale, shift; low, high)           clamp(x scale + shift), one value per channel (axis 1)
+    channel_norm(x, weight, bias; eps)           the channels (axis 1) of each pixel normalised
     add, sub, mul, div, linear                   have low and high too, which passes write
     reshape(x; shape)   one -1 allowed; identity(x)
 """
@@ -38,6 +39,7 @@ from ..autograd import Op, basic
 from ..ops import norm, pool
 from ..ops.conv import Conv
 from ..ops.conv_transpose import ConvTranspose, _mirrored_spec
+from ..ops.layer_norm import layer_norm
 from ..ops.linear import Linear
 from . import problems
 
@@ -295,6 +297,12 @@ def _affine(attrs, x, scale, shift):
     return _clamped(attrs, x * scale.reshape(column) + shift.reshape(column))
 
 
+def _channel_norm(attrs, x, weight=None, bias=None):
+    last = np.moveaxis(x, 1, -1)
+    return np.moveaxis(layer_norm(last, last.shape[-1:], weight, bias, attrs["eps"]), -1, 1)
+
+
+register("channel_norm", OpDef(_channel_norm, lambda attrs, x, *rest: (x,)))
 register("affine", OpDef(_affine, lambda attrs, x, *rest: (x,)))
 register("batch_norm", OpDef(_batch_norm, lambda attrs, x, *rest: (x,)))
 register("reshape", OpDef(lambda attrs, x: x.reshape(attrs["shape"]), _infer_reshape))

@@ -14,6 +14,7 @@ import numpy as np
 
 from .._registry import select
 from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
+from ..kernels.channel_norm import channel_norm_row
 from ..kernels.elementwise import activation_row
 from ..kernels.gathers import data_gathers, zeros
 from ..kernels.move import move_row, repeat_row
@@ -258,6 +259,16 @@ def _affine(attrs, inputs, outputs, kept):
     return Emission((row,), "affine", 2 * x.size)
 
 
+def _channel_norm(attrs, inputs, outputs, kept):
+    x, w, b, _ = _four(inputs)
+    n, channels = x.shape[:2]
+    w, b = ones(channels, x.dtype) if w is None else w, zeros(channels, x.dtype) if b is None else b
+    image, y = x.reshape(n, channels, -1), outputs[0]
+    if 0 in x.shape:
+        return None
+    return Emission((channel_norm_row(image, w, b, y, attrs["eps"]),), "channel_norm", 8 * x.size)
+
+
 # ---- copies in another order
 
 
@@ -373,6 +384,7 @@ _EMIT = {
     "log_softmax": _softmax("log_softmax"),
     "interpolate": _interpolate,
     "affine": _affine,
+    "channel_norm": _channel_norm,
     "permute": _permute,
     "channel_shuffle": _channel_shuffle,
     "expand": _expand,
@@ -388,5 +400,6 @@ IN_PLACE = {
     **dict.fromkeys(ops.UNARY - {"softmax", "log_softmax"}, (0,)),
     **dict.fromkeys(("add", "sub", "mul", "div"), (0, 1)),
     "affine": (0,),
+    "channel_norm": (0,),
     "conv": (3,),
 }

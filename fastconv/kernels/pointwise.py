@@ -15,6 +15,7 @@ from .._registry import Impl, implements
 from ..driver import Row
 from ..packing import strips
 from ..simd import array_at, fields, isa, lanes, load_vector, load_window, store_vector, transpose_block
+from ..simd_vector import add_vector, fma_vector, splat_vector, store_window
 from ..specs import NO_EPILOGUE
 from .fill import fill_row
 from .gathers import (
@@ -27,6 +28,8 @@ from .gathers import (
 )
 from .gemm import BIAS, BOTH, OLD, make_strip_product, part_rows
 from .patches import make_pack_row
+
+FEW = 4  # pixels that are not worth a vector of their own
 
 PointwiseBlock = Block(
     "PointwiseBlock",
@@ -76,14 +79,105 @@ def make_load_pixels(STEP, LANES):
 
     @helper
     def load_tail(a, x, image, p, count, depth, panel):
-        """panel[k*LANES + j] = x[image + k*pixels + p + j] for the last count % LANES pixels j."""
+        """panel[k*pitch + j] = x[image + k*pixels + p + j] for the last count % LANES pixels j; pitch: FEW if they are
+        no more, else LANES."""
         rest = count % LANES
         if rest:
+            pitch = FEW if rest <= FEW else LANES
             for k in range(depth):
                 values = load_window(x, image + k * a.pixels + p + count - rest, 1, 0, rest, 1)
-                store_vector(values, panel, k * LANES)
+                store_window(values, panel, k * pitch, pitch)
 
     return load_tail if STEP is None else load_strided
+
+
+@cache
+def make_few_product(dtype, MR):
+    """The product for the last pixels of an image, FEW at most: lanes are its MR channels, so that no lane is idle."""
+    FLOAT = np.dtype(dtype).type
+
+    @helper
+    def one_sum(w, wi, pitch, panel, depth):
+        """The sum for the first pixel: four parts, so that additions need not wait for each other."""
+        zero = splat_vector(w, FLOAT(0))
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        k, last = 0, depth // 4 * 4
+        while k < last:
+            at = wi + k * pitch
+            s0 = fma_vector(load_window(w, at, 1, 0, MR, 1), splat_vector(w, panel[k * FEW]), s0)
+            s1 = fma_vector(load_window(w, at + pitch, 1, 0, MR, 1), splat_vector(w, panel[(k + 1) * FEW]), s1)
+            s2 = fma_vector(load_window(w, at + 2 * pitch, 1, 0, MR, 1), splat_vector(w, panel[(k + 2) * FEW]), s2)
+            s3 = fma_vector(load_window(w, at + 3 * pitch, 1, 0, MR, 1), splat_vector(w, panel[(k + 3) * FEW]), s3)
+            k += 4
+        for j in range(last, depth):
+            s0 = fma_vector(load_window(w, wi + j * pitch, 1, 0, MR, 1), splat_vector(w, panel[j * FEW]), s0)
+        return add_vector(add_vector(s0, s1), add_vector(s2, s3))
+
+    @helper
+    def four_sums(w, wi, pitch, panel, depth):
+        """The sums for FEW pixels."""
+        zero = splat_vector(w, FLOAT(0))
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for k in range(depth):
+            weights = load_window(w, wi + k * pitch, 1, 0, MR, 1)
+            s0 = fma_vector(weights, splat_vector(w, panel[k * FEW]), s0)
+            s1 = fma_vector(weights, splat_vector(w, panel[k * FEW + 1]), s1)
+            s2 = fma_vector(weights, splat_vector(w, panel[k * FEW + 2]), s2)
+            s3 = fma_vector(weights, splat_vector(w, panel[k * FEW + 3]), s3)
+        return s0, s1, s2, s3
+
+    @helper
+    def few_product(w, wi, pitch, panel, count, depth, sums, y, yi, y_row, bias, o, skip, add, low, high):
+        """y[yi + m*y_row + j] = sum over k < depth of w[wi + k*pitch + m] * panel[k*FEW + j], for skip <= m < MR and
+        j < count <= FEW; add, low, high as in `make_product`; sums: room for FEW vectors."""
+        lanes_of = sums.size // FEW
+        if count == 1:
+            store_vector(one_sum(w, wi, pitch, panel, depth), sums, 0)
+        else:
+            s0, s1, s2, s3 = four_sums(w, wi, pitch, panel, depth)
+            store_vector(s0, sums, 0)
+            store_vector(s1, sums, lanes_of)
+            store_vector(s2, sums, 2 * lanes_of)
+            store_vector(s3, sums, 3 * lanes_of)
+        least, most = FLOAT(low), FLOAT(high)
+        for m in range(skip, MR):
+            term = FLOAT(0) if add == OLD else bias[o + m]
+            for j in range(count):
+                value, at = sums[j * lanes_of + m] + term, yi + m * y_row + j
+                if add != BIAS:
+                    value += y[at]
+                value = least if value < least else value  # NaN is neither below nor above, and stays
+                y[at] = most if value > most else value
+
+    return few_product
+
+
+@cache
+def make_image_strip(dtype, MR, NR, LANES):
+    """The product of MR rows of weights with a run of an image as it lies, and with its last pixels in a panel."""
+    strip_product, tail_product = make_strip_product(MR, NR, LANES), make_strip_product(MR, 1, LANES)
+    few_product = make_few_product(dtype, MR)
+
+    @helper
+    def image_strip(a, w, wi, x, xi, panel, count, steps, depth, sums, y, yi, bias, o, skip, add, low, high):
+        whole = count // LANES * LANES  # the rest of the last vector would reach beyond the image
+        strip_product(
+            *(w, wi, 1, x, xi, whole, steps, 0, depth),
+            *(y, yi, a.pixels, bias, o, skip, add, low, high),
+        )
+        if 0 < count - whole <= FEW:
+            pitch = MR if a.packed else LANES
+            few_product(
+                *(w, wi, pitch, panel, count - whole, depth, sums),
+                *(y, yi + whole, a.pixels, bias, o, skip, add, low, high),
+            )
+        elif whole < count:
+            tail_product(
+                *(w, wi, 1, panel, 0, count - whole, steps, a.block_k, a.block_k + depth),
+                *(y, yi + whole, a.pixels, bias, o, skip, add, low, high),
+            )
+
+    return image_strip
 
 
 @cache
@@ -92,7 +186,7 @@ def make_pointwise(dtype, MR, NR, STEP):
     (0: any) of the pixels that are copied."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     COPIED = STEP is not None
-    strip_product, tail_product = make_strip_product(MR, NR, LANES), make_strip_product(MR, 1, LANES)
+    strip_product, image_strip = make_strip_product(MR, NR, LANES), make_image_strip(dtype, MR, NR, LANES)
     load_strips, load_pixels = make_load_strips(LANES), make_load_pixels(STEP, LANES)
     BLOCK_ROWS = LANES // MR * MR
 
@@ -103,12 +197,12 @@ def make_pointwise(dtype, MR, NR, STEP):
         x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
         bias, steps = array_at(a.bias, a.bias_size, KIND), array_at(a.steps, a.steps_size, "i8")
         weights = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
-        panel = weights[(a.block_k + LANES) * LANES :]
+        sums = weights[(a.block_k + LANES) * LANES :]
+        sums, panel = sums[: FEW * LANES], sums[FEW * LANES :]
 
         part, rest = tile % a.parts, tile // a.parts
         p, image_group = rest % a.runs * a.run, rest // a.runs
         group, count = image_group % a.groups, min(a.run, a.pixels - p)
-        whole = count if COPIED else count // LANES * LANES  # the rest of the last vector would reach beyond the image
         first, rows = part_rows(a, part, MR)
         w_group, plane = group * (a.w_size // a.groups), a.xd * a.xh * a.xw
         y_first = (image_group * a.rows + first) * a.pixels + p
@@ -135,21 +229,17 @@ def make_pointwise(dtype, MR, NR, STEP):
                         *(y, out, a.pixels, bias, o, done, add, low, high),
                     )
                 else:
-                    strip_product(
-                        *(left, at, 1, x, image + p, whole, steps, 0, depth),
-                        *(y, out, a.pixels, bias, o, done, add, low, high),
+                    image_strip(
+                        *(a, left, at, x, image + p, panel, count, steps, depth, sums),
+                        *(y, out, bias, o, done, add, low, high),
                     )
-                    if whole < count:
-                        tail_product(
-                            *(left, at, 1, panel, 0, count - whole, steps, a.block_k, a.block_k + depth),
-                            *(y, out + whole, a.pixels, bias, o, done, add, low, high),
-                        )
 
     return conv_pointwise
 
 
 # ---- programs
 
+FEW_CYCLES = 40  # to begin and end the product of the last pixels, and for each of them
 BLOCK_K = 256  # terms of one sum
 PANEL_BYTES = 3 << 17  # of the image under one run of pixels: what a second-level cache of 1 MB keeps beside the output
 CALL_CYCLES = 60  # to begin and end one register tile
@@ -219,7 +309,7 @@ def _plan(spec, backward, packed, threads):
         **{"pixels": spec.out_pixels, "block_k": block_k, "pitch": pitch, "packed": int(packed), "steps": steps},
         **{"w_row": 1 if backward else spec.icg, "w_channel": spec.icg if backward else 1},
     }
-    scratch = (block_k + LANES) * LANES + block_k * (pitch if copied else LANES) + LANES
+    scratch = (block_k + LANES + FEW) * LANES + block_k * (pitch if copied else LANES) + LANES
     body = make_pointwise(spec.dtype, MR, NR, column_step(spec.sw) if copied else None)
     return body, tiles * parts, values, scratch
 
@@ -248,8 +338,12 @@ def _cost(spec, backward):
     NR = _width(MR)
     whole = spec.out_pixels // LANES
     wide, narrow = whole // NR, whole % NR + vectors - whole
-    step = wide * _cycles(MR, NR) + narrow * max(MR, 8)
-    calls = (wide + narrow) * CALL_CYCLES * split(channels, BLOCK_K)
+    step, begun = wide * _cycles(MR, NR) + narrow * max(MR, 8), (wide + narrow) * CALL_CYCLES
+    rest = spec.out_pixels % LANES
+    if 0 < rest <= FEW and not _strided(spec):
+        step += (1.5 if rest == 1 else 4.5) - max(MR, 8)
+        begun += FEW_CYCLES * (rest + 1) - CALL_CYCLES
+    calls = begun * split(channels, BLOCK_K)
     copies = COPY_CYCLES * vectors if _strided(spec) else COPY_CYCLES * (vectors - whole)
     cycles = split(rows, MR) * (channels * step + calls) + channels * (copies + WEIGHT_CYCLES * rows)
     return spec.n * spec.g * cycles * 2 * LANES * NANOSECONDS_PER_FLOP * PEAK_SHARE

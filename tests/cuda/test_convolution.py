@@ -1,7 +1,9 @@
 """Convolution on the device against the oracle: every implementation that accepts a case, and the public functions.
 
-On the simulator a sample of the table of cases runs, on a device all of it.
+The cases are those of the CPU, all of them; on the simulator each is shrunk (`small.py`).
 """
+
+from math import prod
 
 import numpy as np
 import pytest
@@ -13,52 +15,82 @@ from fastconv.kernels import cuda
 from fastconv.kernels.cuda import gpu
 from fastconv.kernels.cuda.launch import launch
 from tests import oracle
-from tests.cases import EDGES, FULL, SMOKE, case
+from tests import test_conv_transpose as transposed
+from tests.cases import FULL, NETWORK, SMOKE, case
 from tests.test_conv import RESULT, expected, operands
 from tests.tolerance import assert_close
 
-TINY = [
-    *SMOKE,
-    case((5, 4), 3, 2, ((0, 1), (2, 0)), 1, (1, 2, 3)),  # padding that differs on the two sides
-    case((6, 5), 3, 1, 3, 3, (1, 2, 3)),  # taps that only ever see padding
-    case((7, 5), 1, (3, 2), 0, 1, (1, 9, 3)),  # pixels that touch no output; more channels than a step
-    case((3, 3), 3, 1, 1, 1, (2, 9, 9)),  # rows and channels beyond one tile
-    case((6, 5), 3, 2, 1, 1, (4, 1, 2), n=2),  # depthwise with a multiplier
-    case(3, 9, 1, 6, 1, (1, 2, 4)),  # a kernel larger than the image
+from .small import table
+
+MOST = 2000  # multiply-adds of a case on the simulator
+BEYOND_TILES = [
+    case((3, 3), 3, 1, 1, 1, (2, 9, 9)),  # rows, columns and channels beyond one tile of the simulator
+    case((5, 4), 3, 1, 1, 1, (1, 2, 3), n=3),  # a tile with columns of several images
+    case((1, 1), 1, 1, 0, 1, (1, 131, 9)),  # many steps of the sum
 ]
-CASES = TINY if gpu.SIMULATED else list({str(c): c for c in (*TINY, *EDGES, *FULL)}.values())
+CASES = [*table([*SMOKE, *FULL, *NETWORK], MOST), *BEYOND_TILES]
 OPERATIONS = ("conv.fwd", "conv.bwd_data", "conv.bwd_weights")
+
+
+def check(operation, problem, dtype):
+    """Every implementation that accepts the case; there is at least one."""
+    spec, (wanted, scale) = problem.spec(dtype), expected(operation, problem, dtype)
+    accepting = [impl for impl in _registry.implementations(operation, "cuda") if impl.when(spec) is None]
+    assert accepting
+    given = {name: a if a is None else cuda.upload(a) for name, a in operands(operation, problem, dtype).items()}
+    for impl in accepting:
+        given[RESULT[operation]].fill(np.nan)
+        launch(*impl.emit(spec, given))
+        result = given[RESULT[operation]].numpy()
+        assert_close(result, wanted, dtype, problem.terms[operation], scale, impl.name)
 
 
 @pytest.mark.parametrize("problem", CASES, ids=str)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_implementation_agrees_with_the_oracle(operation, problem):
-    spec, wanted = problem.spec("float32"), expected(operation, problem, "float32")
-    tried = 0
-    for impl in _registry.implementations(operation, "cuda"):
-        if impl.when(spec) is None:
-            given = {
-                name: a if a is None else cuda.upload(a) for name, a in operands(operation, problem, "float32").items()
-            }
-            launch(*impl.emit(spec, given))
-            result = given[RESULT[operation]].numpy()
-            assert_close(result, wanted[0], "float32", problem.terms[operation], wanted[1], impl.name)
-            tried += 1
-    assert tried
+    check(operation, problem, "float32")
 
 
+@pytest.mark.parametrize("problem", table(FULL[::5], MOST // 2), ids=str)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_double_precision(operation):
-    problem = case((4, 5), 3, 2, 1, 1, (1, 3, 9))
-    wanted, scale = expected(operation, problem, "float64")
-    for impl in _registry.implementations(operation, "cuda"):
-        if impl.when(problem.spec("float64")) is None:
-            given = {
-                name: a if a is None else cuda.upload(a) for name, a in operands(operation, problem, "float64").items()
-            }
-            launch(*impl.emit(problem.spec("float64"), given))
-            result = given[RESULT[operation]].numpy()
-            assert_close(result, wanted, "float64", problem.terms[operation], scale, impl.name)
+def test_double_precision(operation, problem):
+    check(operation, problem, "float64")
+
+
+def shrunk_transposed(problem):
+    """A case of `test_conv_transpose.py` with at most five pixels a side, and nine channels if there are no groups."""
+    (n, ic, *size), (_, oc, *kernel), *settings, groups, dilation = problem
+    if gpu.SIMULATED:
+        size = [min(i, 5) for i in size]
+        ic, oc = (min(ic, 9), min(oc, 9)) if groups == 1 else (ic, oc)
+        if prod(kernel) > 16:
+            ic, size = min(ic, 5), [min(i, 3) for i in size]
+    return (n, ic, *size), (ic, oc, *kernel), *settings, groups, dilation
+
+
+@pytest.mark.parametrize("problem", [*map(shrunk_transposed, transposed.CASES)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_transposed(problem, dtype):
+    """Its gradients are a convolution of the output's gradient, and the weight gradient of that."""
+    x, w, b, settings = transposed.arrays(problem, dtype)
+    leaves = [fc.Tensor(a).to("cuda").requires_grad_() for a in (x, w, b)]
+    y = getattr(F, f"conv_transpose{x.ndim - 2}d")(*leaves, **settings)
+    gy = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+    y.backward(fc.Tensor(gy).to("cuda"))
+
+    def results(x, w, b, gy):
+        own = {name: value for name, value in settings.items() if name != "output_padding"}
+        return (
+            oracle.conv_transpose(x, w, b, **settings),
+            oracle.conv(gy, w, **own),
+            oracle.conv_weights(gy, w.shape, x, **own),
+            gy.sum((0, *range(2, x.ndim)), dtype=np.float64),
+        )
+
+    scales = [np.sqrt(a) for a in results(*(a.astype(np.float64) ** 2 for a in (x, w, b, gy)))]
+    found = y.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)
+    for got, wanted, scale in zip(found, results(x, w, b, gy), scales, strict=True):
+        assert_close(got, wanted, dtype, w.size + gy.size, scale)
 
 
 RNG = np.random.default_rng(3)

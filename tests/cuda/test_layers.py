@@ -1,12 +1,18 @@
-"""Linear, adder, deformable and non-local layers on the device: what stands on its convolutions and products."""
+"""Linear, adder, deformable and non-local layers on the device: the CPU's tables of cases against their oracles."""
 
 import numpy as np
 import pytest
 
 import fastconv as fc
 import fastconv.functional as F
+from tests import test_adder as adder
+from tests import test_deform_conv as deform
+from tests.tolerance import assert_close
 
 from .compare import check
+from .small import shrunk_layer
+
+MOST = 1500  # multiply-adds of a case on the simulator
 
 rng = np.random.default_rng(0)
 
@@ -15,28 +21,59 @@ def normal(*shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def test_linear():
-    check(F.linear, normal(3, 4), normal(2, 4), normal(2))
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3), (0,)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear(lead, bias):
+    x, w, b, gy = normal(*lead, 5), normal(4, 5), normal(4), normal(*lead, 4)
+    leaves = [fc.Tensor(a).to("cuda").requires_grad_() for a in (x, w, b)[: 2 + bias]]
+    y = F.linear(*leaves)
+    np.testing.assert_allclose(y.detach().numpy(), x @ w.T + (b if bias else 0), rtol=1e-4, atol=1e-5)
+    y.backward(fc.Tensor(gy).to("cuda"))
+    rows, columns = gy.reshape(-1, 4), x.reshape(-1, 5)
+    for leaf, wanted in zip(leaves, (gy @ w, rows.T @ columns, rows.sum(0)), strict=False):
+        np.testing.assert_allclose(leaf.grad.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_one_output_without_axis():
     check(F.linear, normal(2, 1, 3), normal(3), np.float32(2).reshape(()))
 
 
-@pytest.mark.parametrize("groups, stride, dilation", [(1, 1, 1), (2, (2, 1), (1, 2))])
-def test_adder(groups, stride, dilation):
-    x, w, b = normal(2, 4, 5, 4), normal(6, 4 // groups, 3, 2), normal(6)
-    check(lambda x, w, b: F.adder2d(x, w, b, stride, 1, dilation, groups), x, w, b, tol=1e-4)
+def adder_out(case):
+    return deform.Case.out.fget(case)
 
 
-@pytest.mark.parametrize("groups, offset_groups, modulated", [(1, 1, True), (2, 2, False)])
-def test_deformable(groups, offset_groups, modulated):
-    x, w, b = normal(2, 4, 4, 3), normal(2, 4 // groups, 2, 2), normal(2)
-    offset = normal(2, offset_groups * 8, 3, 2) * 2
-    offset[0, 0, 0, 0] = -9
-    mask = np.abs(normal(2, offset_groups * 4, 3, 2)) if modulated else None
+@pytest.mark.parametrize(
+    "name, dtype",
+    [(name, "float32") for name in adder.CASES] + [(name, "float64") for name in adder.DOUBLE],
+)
+def test_adder(name, dtype):
+    case = adder.CASES[name]
+    case = shrunk_layer(case, adder_out, case.groups, 1, MOST)
+    x, w, b = case.arrays(dtype)
+    wanted = adder.oracle_forward(x, w, b, case)
+    gy = rng.standard_normal(wanted.shape).astype(dtype)
+    leaves = [fc.Tensor(a).to("cuda").requires_grad_() for a in (x, w, b)]
+    y = F.adder2d(*leaves, **case.settings)
+    y.backward(fc.Tensor(gy).to("cuda"))
+    found = y.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)
+    for got, expected in zip(found, (wanted, *adder.oracle_backward(x, w, gy, case)), strict=True):
+        assert_close(got, expected, dtype, w[0].size * case.oc * gy[:, 0].size, np.abs(expected).max() + 1)
 
-    def layer(x, offset, w, b, *mask):
-        return F.deform_conv2d(x, offset, w, b, mask=mask[0] if mask else None)
 
-    check(layer, x, offset, w, b, *([mask] if modulated else []), tol=1e-4)
+@pytest.mark.parametrize("name", deform.CASES)
+def test_deformable(name):
+    case = deform.CASES[name]
+    case = shrunk_layer(case, lambda case: case.out, case.g, case.og, MOST)
+    arrays = case.arrays("float32")
+    gy = rng.standard_normal((case.n, case.oc, *case.out)).astype(np.float32)
+    leaves = [None if a is None else fc.Tensor(a).to("cuda").requires_grad_() for a in arrays]
+    y = F.deform_conv2d(*leaves[:4], **case.settings, mask=leaves[4])
+    y.backward(fc.Tensor(gy).to("cuda"))
+    found = y.detach().numpy(), *(None if leaf is None else leaf.grad.numpy() for leaf in leaves)
+    for got, expected in zip(found, deform.oracle_all(*arrays, gy, case), strict=True):
+        assert (got is None) == (expected is None)
+        if got is not None:  # positions are float32: 16 pixels cost 4 bits of a fraction
+            assert_close(got, expected, "float32", 16 * arrays[2][0].size * case.oc, np.abs(expected).max())
 
 
 def test_aggregation_and_active_convolution():

@@ -5,6 +5,7 @@ import pytest
 
 import fastconv as fc
 import fastconv.functional as F
+from tests import test_loss as cpu
 
 from .compare import check
 
@@ -15,30 +16,22 @@ def normal(*shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def cases():
-    x, t = normal(5, 3), rng.integers(0, 3, 5)
-    yield "classes", x, t, None, 0.0
-    t = t.astype(np.int32)
-    t[2] = -100
-    yield "ignored, weighted, smoothed", x, t, np.abs(normal(3)), 0.2
-    yield "pixels", normal(2, 3, 2, 2), rng.integers(0, 3, (2, 2, 2)), None, 0.1
-    yield "one", x[0], np.array(2), None, 0.0
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", cpu.REDUCTIONS)
+@pytest.mark.parametrize("shape", cpu.SHAPES, ids=str)
+def test_cross_entropy(shape, reduction, weighted, smoothing):
+    x, target, w = cpu.classes(shape)
 
+    def arguments(x):
+        there = fc.Tensor(target).to(x.device).data
+        return x, there, fc.Tensor(w.astype(x.dtype)).to(x.device).data if weighted else None
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("case", list(cases()), ids=lambda c: c[0])
-def test_cross_entropy(case, reduction):
-    _, x, t, weight, smoothing = case
-
-    def loss(x, w):
-        target = fc.Tensor(t).to(x.device).data
-        return F.cross_entropy(x, target, w, reduction=reduction, label_smoothing=smoothing)
-
-    if weight is None:
-        check(lambda x: loss(x, None), x)
-        check(lambda x: F.nll_loss(F.log_softmax(x, -1 if x.ndim == 1 else 1), fc.Tensor(t).to(x.device).data), x)
-    else:
-        check(lambda x: loss(x, fc.Tensor(weight).to(x.device).data), x)
+    for dtype in ("float32", "float64")[: 1 + (shape == (3, 4))]:
+        own = x.astype(dtype)
+        check(lambda x: F.cross_entropy(*arguments(x), reduction=reduction, label_smoothing=smoothing), own)
+        if not smoothing:
+            check(lambda x: F.nll_loss(*arguments(x), reduction=reduction), own)
 
 
 def test_a_mean_of_nothing_is_nan():

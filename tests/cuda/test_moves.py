@@ -5,6 +5,7 @@ import pytest
 
 import fastconv as fc
 import fastconv.functional as F
+from tests import test_shift as shifts
 
 from .compare import check
 
@@ -15,6 +16,10 @@ def normal(*shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
+def device(array):
+    return fc.Tensor(array).to("cuda").data
+
+
 def test_whole_shift():
     shift = np.array([[1, 0], [-2, 1], [0, -9]])
     x = normal(2, 3, 3, 4)
@@ -22,6 +27,21 @@ def test_whole_shift():
     on_device = fc.Tensor(shift).to("cuda").data
     given = F.shift2d(fc.Tensor(x).to("cuda"), on_device)
     np.testing.assert_array_equal(given.cpu().numpy(), F.shift2d(x, shift))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_shifts_of_the_table(dtype):
+    """Values and the image's gradient by the oracle; those of displacements as on the CPU."""
+    x, gy, whole, real = shifts.images(dtype), shifts.images(dtype)[::-1], shifts.WHOLE, shifts.displacements(dtype)
+    for function, d in ((lambda x: F.shift2d(x, whole), whole), (lambda x: F.active_shift2d(x, device(real)), real)):
+        leaf = fc.Tensor(x).to("cuda").requires_grad_()
+        y = function(leaf)
+        y.backward(fc.Tensor(gy.copy()).to("cuda"))
+        close = {"rtol": 1e-4 if dtype == "float32" else 1e-12, "atol": 1e-6 if dtype == "float32" else 1e-12}
+        np.testing.assert_allclose(y.detach().numpy(), shifts.oracle(x, d), **close)
+        np.testing.assert_allclose(leaf.grad.numpy(), shifts.oracle(gy, -d), **close)
+    for function in (F.active_shift2d, lambda x, d: F.active_shift2d(x, d, True), F.sparse_shift2d):
+        check(function, x[:, :, :, :7], real, tol=1e-4)
 
 
 def test_learned_shifts():

@@ -6,6 +6,7 @@ import pytest
 import fastconv as fc
 import fastconv.functional as F
 from fastconv.kernels.cuda import norm
+from tests.test_norm import SHAPES
 
 from .compare import check
 
@@ -14,6 +15,20 @@ rng = np.random.default_rng(0)
 
 def normal(*shape, mean=0.0):
     return (rng.standard_normal(shape) + mean).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batch_norm_of_the_table(shape, training, affine, dtype):
+    mean, var = normal(3).astype(dtype), np.abs(normal(3)).astype(dtype) + 0.5
+    arrays = [normal(*shape), normal(3), normal(3)][: 3 if affine else 1]
+
+    def norm(x, *wb):
+        return F.batch_norm(x, *(fc.Tensor(a.copy()).to(x.device).data for a in (mean, var)), *wb, training=training)
+
+    check(norm, *(a.astype(dtype) for a in arrays), tol=1e-4 if dtype == "float32" else 1e-12)
 
 
 @pytest.mark.parametrize("shape, mean", [((3, 2, 2, 3), 50.0), ((4, 3), 0.0), ((1, 2, 19), -3.0)])

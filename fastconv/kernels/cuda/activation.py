@@ -147,7 +147,7 @@ def make_activation(name, dtype):
             y[i] = act(x[i], a, b)
             i = U(i + step)
 
-    return activation
+    return activation.of(name)
 
 
 @lru_cache
@@ -162,14 +162,15 @@ def make_gradient(name, dtype):
             gx[i] = slope(g[i], v[i], a, b)
             i = U(i + step)
 
-    return activation_gradient
+    return activation_gradient.of(name)
 
 
-def kernels():
-    """Those that networks use, for the check that all compile."""
-    for name in ("relu", "sigmoid", "tanh", "silu", "gelu", "hardswish", "mish"):
-        yield make_activation(name, "float32")
-        yield make_gradient(name, "float32")
+def kernels(dtype):
+    """For the test that compiles them."""
+    for name in FORWARD:
+        yield make_activation(name, dtype)
+    for name in BACKWARD:
+        yield make_gradient(name, dtype)
 
 
 # ---- the ops

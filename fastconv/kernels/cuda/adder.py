@@ -169,10 +169,10 @@ def make_adder_gradient(dtype, tile=TILE):
     return adder_gradient
 
 
-def kernels():
-    """For the check that all compile."""
-    yield make_adder("float32")
-    yield make_adder_gradient("float32")
+def kernels(dtype):
+    """For the test that compiles them."""
+    yield make_adder(dtype)
+    yield make_adder_gradient(dtype)
 
 
 # ---- implementations and the op

@@ -169,13 +169,13 @@ def make_direct_weights(dtype, kw, stride, dilation):
     return direct_weights
 
 
-def kernels():
+def kernels(dtype):
     """For the test that compiles them."""
     for stride in (1, 2):
-        code = "float32", (1, 3, 3), (1, stride, stride), (1, 1, 1)
+        code = dtype, (1, 3, 3), (1, stride, stride), (1, 1, 1)
         yield make_direct(*code, True)
         yield make_direct_data(*code, False)
-        yield make_direct_weights("float32", 3, *code[2:])
+        yield make_direct_weights(dtype, 3, *code[2:])
 
 
 def _code(spec):

@@ -233,11 +233,11 @@ def make_aggregate(dtype):
     return deform_aggregate
 
 
-def kernels():
-    """For the check that all compile."""
-    yield make_columns("float32")
-    yield make_adjoint("float32")
-    yield make_aggregate("float32")
+def kernels(dtype):
+    """For the test that compiles them."""
+    yield make_columns(dtype)
+    yield make_adjoint(dtype)
+    yield make_aggregate(dtype)
 
 
 # ---- the ops

@@ -104,17 +104,17 @@ def make_map(formula, operands, loop, result, axes):
             at = i0 * so[0] + i1 * so[1] + i2 * so[2] + i3 * so[3] + i4 * so[4] + i5 * so[5]
             out[uint32(at)] = OUT(f(A(get_x(x, at_x)), LOOP(get_y(y, at_y)), LOOP(get_z(z, at_z))))
 
-    return {1: dense_map, 3: three_axes, 6: six_axes}[axes]
+    return {1: dense_map, 3: three_axes, 6: six_axes}[axes].of(formula)
 
 
-def kernels():
-    """Every formula, and a sum over three and six axes, for the test that compiles them."""
+def kernels(dtype):
+    """For the test that compiles them."""
     for formula in FORMULAS:
-        dtype = "bool" if formula.startswith(("bitwise", "logical", "invert")) else "float32"
-        operands = [f"a:{dtype}"] * 3 if formula != "where" else ["a:bool", f"a:{dtype}", "s"]
-        yield make_map(formula, tuple(operands), dtype, dtype, 1)
+        loop = "bool" if formula.startswith(("bitwise", "logical", "invert")) else dtype
+        operands = [f"a:{loop}"] * 3 if formula != "where" else ["a:bool", f"a:{loop}", "s"]
+        yield make_map(formula, tuple(operands), loop, loop, 1)
     for axes in (3, 6):
-        yield make_map("add", ("a:float32", "a:float32", "s"), "float32", "float32", axes)
+        yield make_map("add", (f"a:{dtype}", f"a:{dtype}", "s"), dtype, dtype, axes)
 
 
 def merged(shape, *steps):

@@ -34,9 +34,9 @@ def make_take(dtype):
     return take_rows, add_rows
 
 
-def kernels():
+def kernels(dtype):
     """For the test that compiles them."""
-    return make_take("float32")
+    return make_take(dtype)
 
 
 class Places:

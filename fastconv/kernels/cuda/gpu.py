@@ -85,6 +85,11 @@ class Kernel:
             self._compiled = cuda.jit(self.function) if SIMULATED else cuda.jit(self.signature)(self.function)
         self._compiled[blocks, threads](*arguments)
 
+    def of(self, formula):
+        """This kernel, which computes a formula, under a name of its own."""
+        self.__name__ = f"{self.function.__name__}[{formula}]"
+        return self
+
     def ptx(self, capability):
         """Its code for a compute capability, such as (8, 0)."""
         return cuda.compile_ptx(self.function, self.signature, cc=capability)[0]

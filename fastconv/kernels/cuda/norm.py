@@ -281,12 +281,12 @@ def make_apply_slopes(dtype):
     return norm_apply_slopes
 
 
-def kernels():
-    """Those that networks use, for the check that all compile."""
+def kernels(dtype):
+    """For the test that compiles them."""
     for make in (make_moments, make_statistics, make_given, make_apply, make_products):
-        yield make("float32")
+        yield make(dtype)
     for make in (make_slopes, make_weight_gradients, make_apply_slopes):
-        yield make("float32")
+        yield make(dtype)
 
 
 # ---- sums, statistics and results of one array

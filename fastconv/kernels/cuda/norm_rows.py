@@ -336,17 +336,17 @@ def make_softmax_gradient_columns(dtype, log_of):
     return softmax_gradient_columns
 
 
-def kernels():
-    """Those that networks use, for the check that all compile."""
-    yield make_layer_norm("float32", 256, 1)
-    yield make_layer_gradient("float32", 32, 8)
-    yield make_column_sums("float32", 32, 8)
-    yield make_add_parts("float32")
+def kernels(dtype):
+    """For the test that compiles them."""
+    yield make_layer_norm(dtype, 256, 1)
+    yield make_layer_gradient(dtype, 32, 8)
+    yield make_column_sums(dtype, 32, 8)
+    yield make_add_parts(dtype)
     for log_of in (False, True):
-        yield make_softmax_rows("float32", log_of, 32, 8)
-        yield make_softmax_gradient_rows("float32", log_of, 32, 8)
-        yield make_softmax_columns("float32", log_of)
-        yield make_softmax_gradient_columns("float32", log_of)
+        yield make_softmax_rows(dtype, log_of, 32, 8)
+        yield make_softmax_gradient_rows(dtype, log_of, 32, 8)
+        yield make_softmax_columns(dtype, log_of)
+        yield make_softmax_gradient_columns(dtype, log_of)
 
 
 # ---- the ops

@@ -94,10 +94,10 @@ def make_first(kind, dtype):
     return first
 
 
-def kernels():
+def kernels(dtype):
     """For the test that compiles them."""
-    yield from (*make_reduce("sum", "float32", "float32"), *make_reduce("max", "float32", "float32"))
-    yield make_first("max", "float32")
+    yield from (*make_reduce("sum", dtype, dtype), *make_reduce("max", dtype, dtype))
+    yield make_first("max", dtype)
 
 
 def _axes(x, axis):

@@ -83,11 +83,11 @@ def make_response_gradient(dtype):
     return response_gradient
 
 
-def kernels():
-    """For the check that all compile."""
-    yield make_response("float32")
-    yield make_response_terms("float32")
-    yield make_response_gradient("float32")
+def kernels(dtype):
+    """For the test that compiles them."""
+    yield make_response(dtype)
+    yield make_response_terms(dtype)
+    yield make_response_gradient(dtype)
 
 
 @counterpart("local_response_norm.LocalResponseNorm")

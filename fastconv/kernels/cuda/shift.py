@@ -138,11 +138,11 @@ def make_displacement_sum(dtype):
     return shift_displacement_sum
 
 
-def kernels():
-    """For the check that all compile."""
-    yield make_shift("float32")
-    yield make_displacement("float32")
-    yield make_displacement_sum("float32")
+def kernels(dtype):
+    """For the test that compiles them."""
+    yield make_shift(dtype)
+    yield make_displacement(dtype)
+    yield make_displacement_sum(dtype)
 
 
 # ---- the ops

@@ -68,12 +68,12 @@ def make_adam(dtype, decoupled, amsgrad):
     return adam_step
 
 
-def kernels():
-    """Those that training uses, for the check that all compile."""
-    yield make_sgd("float32", False, False, False)
-    yield make_sgd("float32", True, True, False)
-    yield make_adam("float32", False, False)
-    yield make_adam("float32", True, True)
+def kernels(dtype):
+    """For the test that compiles them."""
+    yield make_sgd(dtype, True, True, False)
+    yield make_sgd(dtype, False, False, False)
+    yield make_adam(dtype, True, True)
+    yield make_adam(dtype, False, False)
 
 
 def _launched(made, p, arguments):

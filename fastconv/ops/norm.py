@@ -226,8 +226,11 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     """input (N, C, *) normalised per channel; running_mean, running_var, weight, bias: (C) or None.
 
     In training the batch's own statistics are used, and the running ones, where given, are updated in place:
-    (1 - momentum) * old + momentum * new. In evaluation the running ones are used.
+    (1 - momentum) * old + momentum * new. In evaluation the running ones are used. An input (0) gives itself.
     """
+    input = single_or_double("batch_norm", "input", input)
+    if input.ndim == 1 and not input.shape[0]:  # nothing, as torch takes it
+        return input * 1
     input = _check_input("batch_norm", input)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")

@@ -37,10 +37,14 @@ from numba.core.caching import dumps
 from . import _config
 
 OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": _config.DEBUG}
+# Kernels allocate nothing.  With counts of references there would be a call wherever a helper is given an array, for
+# which all vectors go to the stack: in the middle of a product the 24 that it is about.
+KERNEL_OPTIONS = {**OPTIONS, "_nrt": False}
 JIT = not config.DISABLE_JIT
 
-# Helpers are called by kernels only: without wrappers for Python and C they compile faster.
-_compiled_helper = numba.njit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Helpers are called by kernels only: without wrappers for Python and C they compile faster.  They become part of their
+# caller: a call with six arrays is fifty stores and as many loads, and hides from LLVM that they are always the same.
+_compiled_helper = numba.njit(**KERNEL_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 
 def helper(function):
@@ -135,7 +139,13 @@ class KernelCache:
 
     def _path(self, sig, codegen):
         parts = (
-            *(KernelCache._stamp, _describe(self._function), str(sig), codegen.magic_tuple(), sorted(OPTIONS.items())),
+            *(
+                KernelCache._stamp,
+                _describe(self._function),
+                str(sig),
+                codegen.magic_tuple(),
+                sorted(KERNEL_OPTIONS.items()),
+            ),
             *(_config.ISA, config.OPT, config.SLP_VECTORIZE, config.LOOP_VECTORIZE, config.DEBUGINFO_DEFAULT),
             *(numba.__version__, llvmlite.__version__, np.__version__, sys.version),
         )
@@ -258,9 +268,8 @@ class TileBody:
     @cached_property
     def callback(self):
         signature = self.block.signature
-        callback = ccallback.CFunc(
-            self.python, (signature.args, signature.return_type), locals={}, options={**OPTIONS, "nopython": True}
-        )
+        options = {**KERNEL_OPTIONS, "nopython": True}
+        callback = ccallback.CFunc(self.python, (signature.args, signature.return_type), locals={}, options=options)
         callback._cache = KernelCache(self.python)
         callback.compile()
         return callback

@@ -23,16 +23,17 @@ _working = []  # working memory that nobody uses: as many pieces as calls have r
 _MOST_WORKING = 1 << 26  # bytes of a piece that is kept
 
 
-_bytes = (ctypes.c_char * 0).from_buffer
+_bytes, _address_of = (ctypes.c_char * 0).from_buffer, ctypes.addressof
 
 
 def address(array):
     """Where the memory of a contiguous array begins.  NumPy's own ways of asking take five times as long, but take
     read-only arrays too.
     """
-    if array.flags.writeable and array.size:
-        return ctypes.addressof(_bytes(array))
-    return array.__array_interface__["data"][0]
+    try:
+        return _address_of(_bytes(array))
+    except (TypeError, ValueError, BufferError):  # read-only, or empty
+        return array.__array_interface__["data"][0]
 
 
 def _size_class(nbytes):
@@ -151,6 +152,24 @@ def release():
         _free.clear()
         _kept = 0
     _working.clear()
+    trim()
+
+
+def trim():
+    """Give memory that was freed back to the operating system: the allocator of glibc keeps what lies between arrays
+    that live."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+def _find_trim():
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None  # another C library
+
+
+_malloc_trim = _find_trim()
 
 
 def kept_bytes():

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from . import _config
 
 _implementations = {}  # (operation, device) -> implementations in rank order
+_counts = [0]  # of all implementations
 
 
 class Impl:
@@ -75,12 +76,18 @@ def implements(operation, rank, device="cpu"):
         if any(other.name == impl.name for other in known):
             raise ValueError(f"{operation} already has an implementation named {impl.name}")
         known.append(impl)
+        _counts[0] += 1
         known.sort(key=lambda other: other.rank)
         _select.cache_clear()  # choices made before did not know of it
         _check_names.cache_clear()
         return impl
 
     return register
+
+
+def registered():
+    """How many implementations there are: a choice made when there were fewer may not stand."""
+    return _counts[0]
 
 
 def operations(device="cpu"):

@@ -349,7 +349,8 @@ class Program:
         self._image = _make_image(self._rows, self._split, spans[-1][0], part, workers, len(spans), move)
         self._idle = []  # copies of the image that no run is using
         self._own = [(number, place) for number, place in enumerate(_places(held, nbytes), len(memory))]
-        self._own_bytes = self._own[-1][1] + nbytes
+        self._own_bytes = self._own[-1][1] + nbytes if held or nbytes else 0
+        self._base, self._wide = int(self._image[2]), any(self._split)
         if _jit.JIT:  # constants stay alive; what stood for the memory of a run need not
             found = (row.values[name] for row in self._rows for name in row.body.block.buffers if name != "scratch")
             self._constants = [array for array in found if _region(_span(array)[0], spans) is None]
@@ -368,20 +369,24 @@ class Program:
             image = self._idle.pop()
         except IndexError:
             image = self._image.copy()
-        base = int(image[2])
-        for number, address in enumerate(addresses, base):
+        for number, address in enumerate(addresses, self._base):
             image[number] = address
-        own = _memory.borrow(self._own_bytes)
-        first = _memory.address(own)
-        for number, place in self._own:
-            image[base + number] = first + place
-        parallel = any(self._split) and not _threads.serial_because and _threads.lock.acquire(blocking=False)
+        own = _memory.borrow(self._own_bytes) if self._own_bytes else None
+        if own is not None:
+            first = _memory.address(own)
+            for number, place in self._own:
+                image[self._base + number] = first + place
+        parallel = self._wide and not _threads.serial_because and _threads.lock.acquire(blocking=False)
         try:
-            return self._run_groups(image, groups or (len(self._rows),), self.threads if parallel else 1)
+            workers = self.threads if parallel else 1
+            if groups:
+                return self._run_groups(image, groups, workers)
+            return _run(image, self._rows, 0, len(self._rows), workers)
         finally:
             if parallel:
                 _threads.lock.release()
-            _memory.give_back(own)
+            if own is not None:
+                _memory.give_back(own)
             self._idle.append(image)
 
     def _run_groups(self, image, groups, workers):
@@ -448,6 +453,9 @@ def _region(address, spans):
 
 
 def _run_with_threads(image, first, last, workers):
+    if threading_layer() is None:
+        with _config.brief_waits():
+            numba.get_num_threads()  # loads the layer
     before = numba.get_num_threads()
     if before != workers:
         numba.set_num_threads(workers)

@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules with the names, arguments and results of torch.optim.
 
-Updates run in place, array by array, through one scratch buffer per optimizer: a step allocates nothing.
+Updates run in place: SGD's as one kernel over all parameters, others array by array through one scratch buffer per
+optimizer.  A step allocates nothing.
 """
 
 import bisect
@@ -11,6 +12,7 @@ import numpy as np
 
 from ._device import ARRAYS, DeviceArray, device_of, leaf
 from .autograd import Tensor
+from .ops import descent
 
 
 class Optimizer:
@@ -56,11 +58,14 @@ class Optimizer:
         """One update of every parameter that has a gradient. Returns closure(), called first, if given."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    g = p.grad._data
-                    self._update(p.data, g, self.state.setdefault(p, {}), group)
+            self._update_group(group)
         return loss
+
+    def _update_group(self, group):
+        for p in group["params"]:
+            if p.grad is not None:
+                g = p.grad._data
+                self._update(p.data, g, self.state.setdefault(p, {}), group)
 
     def _update(self, p, g, state, group):
         raise NotImplementedError
@@ -121,6 +126,26 @@ class SGD(Optimizer):
             raise ValueError(f"SGD: nesterov needs momentum and no dampening, got {momentum} and {dampening}")
         defaults = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "nesterov": nesterov, "maximize": maximize})
+
+    def _update_group(self, group):
+        """All parameters of one dtype at once."""
+        together, moving = {}, group["momentum"] != 0
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            array, g, state = p.data, p.grad._data, self.state.setdefault(p, {})
+            v = state.get("momentum_buffer") if moving else None
+            if not array.size or not descent.fits(array, g, v):
+                self._update(array, g, state, group)
+                continue
+            begin = moving and v is None
+            if begin:
+                v = state["momentum_buffer"] = np.empty_like(array)
+            together.setdefault(array.dtype, []).append((array, g, v, begin))
+        names = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+        options = [group[name] for name in names]
+        for dtype, parameters in together.items():
+            descent.sgd(dtype, parameters, *options)
 
     def _update(self, p, g, state, group):
         if isinstance(p, DeviceArray):

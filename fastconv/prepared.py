@@ -7,8 +7,8 @@ For this the rows that an implementation emits may depend on which buffers there
 
 import numpy as np
 
-from . import _config, _jit, driver
-from ._registry import select
+from . import _config, _jit, _memory, driver
+from ._registry import registered, select
 from .driver import Program
 
 MOST_CALLS = 1024
@@ -33,23 +33,30 @@ def call(impl, spec, buffers):
     known = _calls.get(key)
     if known is None:
         stand_ins = {name: np.empty(array.shape, array.dtype) for name, array in buffers.items()}
-        known = _keep(key, impl.emit(spec, stand_ins), list(stand_ins.values()))
+        known = _keep(key, Program(impl.emit(spec, stand_ins), list(stand_ins.values())))
     return known
 
 
-def _keep(key, rows, memory):
-    """A new program, which the next call of this key finds."""
-    known = Program(rows, memory)
-    while len(_calls) >= MOST_CALLS:
-        _calls.pop(next(iter(_calls)), None)
-    _calls[key] = known
-    return known
+def repeat(emit, key, buffers):
+    """Run the rows `emit(*key, **buffers)`, which depend on the key alone: it says the sizes and dtypes of all buffers.
+
+    buffers: name -> dense array.
+    """
+    if not _jit.JIT or _config.DEBUG:
+        driver.launch(*emit(*key, **buffers))
+        return
+    full = emit, key, driver.get_num_threads()
+    known = _calls.get(full)
+    if known is None:
+        stand_ins = {name: np.empty(array.shape, array.dtype) for name, array in buffers.items()}
+        known = _keep(full, Program(emit(*key, **stand_ins), list(stand_ins.values())))
+    known.run_at([_memory.address(array) for array in buffers.values()])
 
 
 def run_rows(emit, arrays, *numbers):
     """Run the rows `emit(*arrays, *numbers)`, which depend on numbers and on the arrays' shapes and dtypes alone.
 
-    arrays: dense ones that may vary from call to call, or None; numbers: what can be a key of a dictionary.
+    arrays: dense ones, or None; numbers: what can be a key of a dictionary.
     """
     if not _jit.JIT or _config.DEBUG:
         driver.launch(*emit(*arrays, *numbers))
@@ -59,8 +66,16 @@ def run_rows(emit, arrays, *numbers):
     known = _calls.get(key)
     if known is None:
         stand_ins = [None if array is None else np.empty(array.shape, array.dtype) for array in arrays]
-        known = _keep(key, emit(*stand_ins, *numbers), [array for array in stand_ins if array is not None])
-    known.run(given)
+        memory = [array for array in stand_ins if array is not None]
+        known = _keep(key, Program(emit(*stand_ins, *numbers), memory))
+    known.run_at([_memory.address(array) for array in given])
+
+
+def _keep(key, program):
+    while len(_calls) >= MOST_CALLS:
+        _calls.pop(next(iter(_calls)), None)
+    _calls[key] = program
+    return program
 
 
 def run(operation, spec, buffers, impl=None):
@@ -68,9 +83,13 @@ def run(operation, spec, buffers, impl=None):
 
     impl: the implementation to take; default: the one that the registry selects.
     """
-    impl = impl or select(operation, spec)
-    if can_prepare(impl):
-        given = {name: array for name, array in buffers.items() if array is not None}
-        call(impl, spec, given).run(given.values())
-    else:
-        driver.launch(*impl.emit(spec, buffers))
+    given = {name: array for name, array in buffers.items() if array is not None}
+    key = operation, impl, spec, tuple(given), settings(), registered()
+    known = _calls.get(key)  # those of `call`, found without asking the registry
+    if known is None or _config.DEBUG:
+        impl = impl or select(operation, spec)
+        if not can_prepare(impl):
+            driver.launch(*impl.emit(spec, buffers))
+            return
+        known = _keep(key, call(impl, spec, given))
+    known.run_at([_memory.address(array) for array in given.values()])

@@ -14,7 +14,7 @@ Plain twins: `simd_python.py`; activations: `simd_formulas.py`.
 """
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from .simd_formulas import BACKWARD, FORWARD
 from .simd_place import Vec, _call, _const, _fma, _suffix, operation
@@ -211,8 +211,24 @@ class Value:
         shifted = self.b.shl(self.b.add(n, self._bits(bias)), self._bits(mantissa))
         return self.of(self.b.bitcast(shifted, self.vec.ir))
 
+    def _times_power_of_two(self, n):
+        """self 2^n for whole numbers n, rounded once where that is no normal number: one instruction of AVX-512."""
+        kind, vec = {32: "ps", 64: "pd"}[self.bits], self.vec
+        mask = ir.IntType(max(vec.lanes, 8))
+        types_in = [vec.ir, vec.ir, vec.ir, mask, ir.IntType(32)]
+        name = f"llvm.x86.avx512.mask.scalef.{kind}.512"
+        function = cgutils.get_or_insert_function(self.b.module, ir.FunctionType(vec.ir, types_in), name)
+        return self.of(self.b.call(function, [self.value, n.value, self.value, mask(-1), ir.IntType(32)(4)]))
+
     def exp(self):
-        n, rest = self._reduce(*_EXP_RANGE[self.bits])
+        low, high = _EXP_RANGE[self.bits]
+        if self.vec.lanes * self.bits == 512:
+            bounded = self.clip(low, high)
+            n = (bounded * 1.4426950408889634)._unary("rint")
+            ln2_high, ln2_low = _LN2[self.bits]
+            r = n.fma(-ln2_low, n.fma(-ln2_high, bounded))
+            return ((r * r).fma(r.polynomial(_EXPM1[self.bits]), r) + 1)._times_power_of_two(n)
+        n, rest = self._reduce(low, high)
         half = self.b.ashr(n, self._bits(1))  # in two steps, since 2^n itself may be no normal number
         return (rest + 1) * self._power_of_two(half) * self._power_of_two(self.b.sub(n, half))
 

@@ -5,33 +5,56 @@ import numpy as np
 
 from . import simd_python as base
 
-WINOGRAD_POINTS = {2: (1.0,), 4: (0.75, 1.5)}  # of F(M x M, 3 x 3), each with both signs; besides 0 and infinity
+# of F(M, R), written MR; each with both signs; besides infinity, and 0 where they would be an odd number without it
+WINOGRAD_POINTS = {11: (), 23: (1.0,), 33: (0.5, 1.5), 43: (0.75, 1.5), 44: (0.375, 0.8125, 1.625)}
 
 
-def winograd_matrices(size):
-    """B^T (A, A), G (A, 3) and A^T (M, A) of F(M, 3), A = M + 2, in float64."""
-    points = [0.0, *(sign * p for p in WINOGRAD_POINTS[size] for sign in (1, -1))]
+def winograd_sizes(form):
+    """(A, M, R): the A = M + R - 1 values that M outputs under R weights are made of; 11 stands for no transform."""
+    M, R = divmod(form, 10)
+    return M + R - 1, M, R
+
+
+def winograd_has_zero(form):
+    return winograd_sizes(form)[0] % 2 == 0
+
+
+def winograd_matrices(form):
+    """B^T (A, A), G (A, R) and A^T (M, A) of F(M, R) in float64."""
+    _, outputs, taps = winograd_sizes(form)
+    if form == 11:
+        return (np.ones((1, 1)),) * 3
+    points = [0.0] * winograd_has_zero(form) + [sign * p for p in WINOGRAD_POINTS[form] for sign in (1, -1)]
     rows, weights = [], []
     for p in points:
         others = [q for q in points if q != p]
         rows.append([*np.poly(others)[::-1], 0.0])
-        weights.append([p**k / np.prod([p - q for q in others]) for k in range(3)])
+        weights.append([p**k / np.prod([p - q for q in others]) for k in range(taps)])
     rows.append(np.poly(points)[::-1])
-    output = [[p**i for p in points] + [float(i == size - 1)] for i in range(size)]
-    return np.array(rows), np.array([*weights, [0.0, 0.0, 1.0]]), np.array(output)
+    output = [[p**i for p in points] + [float(i == outputs - 1)] for i in range(outputs)]
+    return np.array(rows), np.array([*weights, [0.0] * (taps - 1) + [1.0]]), np.array(output)
 
 
-def winograd_row(x, xi, low, high, r, ri, pitch, size):
-    rows = winograd_matrices(size)[0]
+def winograd_row(x, xi, low, high, r, ri, pitch, form):
+    rows, (alpha, size, _) = winograd_matrices(form)[0], winograd_sizes(form)
     for lane in range(base.LANES):
-        places = range(size * lane, size * lane + size + 2)
+        places = range(size * lane, size * lane + alpha)
         line = rows @ np.array([x[xi + i] if low <= i < high else 0 for i in places], x.dtype)
         for j, value in enumerate(line):
             base._take(r, ri + j * pitch)[lane] = value
 
 
-def winograd_pieces(x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, size, count):
-    rows, tiles = winograd_matrices(size)[0], base.LANES // count
+def winograd_apart(x, xi, low, high, step, r, ri, pitch, form):
+    rows, (alpha, _, _) = winograd_matrices(form)[0], winograd_sizes(form)
+    for lane in range(base.LANES):
+        places = [i * step + lane for i in range(alpha)]
+        line = rows @ np.array([x[xi + i] if low <= i < high else 0 for i in places], x.dtype)
+        for j, value in enumerate(line):
+            base._take(r, ri + j * pitch)[lane] = value
+
+
+def winograd_pieces(x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, form, count):
+    rows, tiles, size = winograd_matrices(form)[0], base.LANES // count, winograd_sizes(form)[1]
     for n in range(count):
         source, h, pixels, d = (int(value) for value in table[ti + n * step : ti + n * step + 4])
         for i in range(size + 2):
@@ -44,35 +67,44 @@ def winograd_pieces(x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, r
                     base._take(r, ri + ((size + 2) * i + j) * pitch)[n * tiles + tile] = value
 
 
-def _planes(array, index, plane, size):
-    return np.array([base._take(array, index + f * plane) for f in range((size + 2) ** 2)]).reshape(
-        size + 2, size + 2, -1
-    )
+def _planes(array, index, plane, height, width):
+    shape = winograd_sizes(height)[0], winograd_sizes(width)[0]
+    return np.array([base._take(array, index + f * plane) for f in range(shape[0] * shape[1])]).reshape(*shape, -1)
 
 
-def winograd_columns(r, ri, pitch, v, vi, plane, size):
-    result = np.einsum("ai,ijl->ajl", winograd_matrices(size)[0], _planes(r, ri, pitch, size))
+def winograd_columns(r, ri, pitch, v, vi, plane, height, width):
+    result = np.einsum("ai,ijl->ajl", winograd_matrices(height)[0], _planes(r, ri, pitch, height, width))
     for f, values in enumerate(result.reshape(-1, base.LANES)):
         base._take(v, vi + f * plane)[:] = values
 
 
-def winograd_out(m, mi, plane, bias, oi, y, yi, row, size):
-    output = winograd_matrices(size)[2]
-    result = np.einsum("ia,jb,abl->ilj", output, output, _planes(m, mi, plane, size)) + bias[oi]
-    for i, pixels in enumerate(result.reshape(size, -1)):
+def _outputs(m, mi, plane, shift, height, width):
+    rows, columns = winograd_matrices(height)[2], winograd_matrices(width)[2]
+    return np.einsum("ia,jb,abl->ijl", rows, columns, _planes(m, mi, plane, height, width)) + shift
+
+
+def winograd_out(m, mi, plane, bias, oi, y, yi, row, height, width):
+    result = _outputs(m, mi, plane, bias[oi], height, width).transpose(0, 2, 1)
+    for i, pixels in enumerate(result.reshape(len(result), -1)):
         base._take(y, yi + i * row, pixels.size)[:] = pixels
 
 
-def winograd_gradient_row(gy, gi, high, r, ri, pitch, size):
-    rows = winograd_matrices(size)[2].T
+def winograd_out_apart(m, mi, plane, bias, oi, y, yi, row, height, width):
+    result = _outputs(m, mi, plane, bias[oi], height, width)
+    for n, pixels in enumerate(result.reshape(-1, base.LANES)):
+        base._take(y, yi + n * row)[:] = pixels
+
+
+def winograd_gradient_row(gy, gi, high, r, ri, pitch, form):
+    rows, size = winograd_matrices(form)[2].T, winograd_sizes(form)[1]
     for lane in range(base.LANES):
         places = range(size * lane, size * lane + size)
         for j, value in enumerate(rows @ np.array([gy[gi + i] if i < high else 0 for i in places], gy.dtype)):
             base._take(r, ri + j * pitch)[lane] = value
 
 
-def winograd_gradient_pieces(gy, gi, table, ti, step, yd, yh, yw, r, ri, pitch, size, count):
-    rows, tiles = winograd_matrices(size)[2].T, base.LANES // count
+def winograd_gradient_pieces(gy, gi, table, ti, step, yd, yh, yw, r, ri, pitch, form, count):
+    rows, tiles, size = winograd_matrices(form)[2].T, base.LANES // count, winograd_sizes(form)[1]
     for n in range(count):
         source, h, pixels, d = (int(value) for value in table[ti + n * step : ti + n * step + 4])
         for i in range(size):
@@ -84,9 +116,10 @@ def winograd_gradient_pieces(gy, gi, table, ti, step, yd, yh, yw, r, ri, pitch, 
                     base._take(r, ri + ((size + 2) * i + j) * pitch)[n * tiles + tile] = value
 
 
-def winograd_gradient_columns(r, ri, pitch, v, vi, plane, size):
-    rows = np.array([base._take(r, ri + f * pitch) for f in range(size * (size + 2))]).reshape(size, size + 2, -1)
-    result = np.einsum("ia,ijl->ajl", winograd_matrices(size)[2], rows)
+def winograd_gradient_columns(r, ri, pitch, v, vi, plane, form):
+    alpha, size, _ = winograd_sizes(form)
+    rows = np.array([base._take(r, ri + f * pitch) for f in range(size * alpha)]).reshape(size, alpha, -1)
+    result = np.einsum("ia,ijl->ajl", winograd_matrices(form)[2], rows)
     for f, values in enumerate(result.reshape(-1, base.LANES)):
         base._take(v, vi + f * plane)[:] = values
 
@@ -97,14 +130,15 @@ def dot_products(a, ai, a_m, b, bi, b_n, count, c, ci, mr, nr):
             c[ci + m * nr + n] += base._take(a, ai + m * a_m, count) @ base._take(b, bi + n * b_n, count)
 
 
-def winograd_weight_gradient(u, ui, plane, w, wi, size):
-    weights = winograd_matrices(size)[1]
-    result = np.einsum("ar,abl,bs->rsl", weights, _planes(u, ui, plane, size), weights)
+def winograd_weight_gradient(u, ui, plane, w, wi, form):
+    weights = winograd_matrices(form)[1]
+    result = np.einsum("ar,abl,bs->rsl", weights, _planes(u, ui, plane, form, form), weights)
     base._take(w, wi, 9 * base.LANES)[:] = result.ravel()
 
 
-def winograd_weights(w, wi, u, ui, plane, size):
-    weights = winograd_matrices(size)[1]
-    taps = base._take(w, wi, 9 * base.LANES).reshape(3, 3, base.LANES)
-    for f, values in enumerate(np.einsum("ar,rsl,bs->abl", weights, taps, weights).reshape(-1, base.LANES)):
+def winograd_weights(w, wi, u, ui, plane, height, width):
+    rows, columns = winograd_matrices(height)[1], winograd_matrices(width)[1]
+    shape = rows.shape[1], columns.shape[1]
+    taps = base._take(w, wi, shape[0] * shape[1] * base.LANES).reshape(*shape, base.LANES)
+    for f, values in enumerate(np.einsum("ar,rsl,bs->abl", rows, taps, columns).reshape(-1, base.LANES)):
         base._take(u, ui + f * plane)[:] = values

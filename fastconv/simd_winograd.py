@@ -1,9 +1,11 @@
 """The transforms of Winograd convolution F(M x M, 3 x 3), LANES tiles of the image at a time.
 
-One vector holds the same element of LANES tiles that lie side by side.  Points 0, infinity and the pairs of POINTS
-with both signs: fractions that are exact in binary, chosen for their small error (Winograd 1980; Lavin and Gray, arXiv
-1509.09308; on points Barabasz et al., arXiv 1803.10986).  A pair +-p shares its even and odd parts.  Conventions as in
-`simd.py`; the plain-Python twins are in `simd_python_winograd.py`.
+One vector holds the same element of LANES tiles.  Points are infinity, the pairs of POINTS with both signs, and 0 where
+an odd number is wanted: fractions that are exact in binary, chosen for their small error (Winograd 1980; Lavin and
+Gray, arXiv 1509.09308; on points Barabasz et al., arXiv 1803.10986).  A pair +-p shares its even and odd parts.  Rows
+and columns are transformed one after the other, each by a form F(M, R) that is written as the number MR; 11 leaves them
+as they are, for kernels in one dimension.  A = M + R - 1.  Conventions as in `simd.py`; the plain-Python twins are in
+`simd_python_winograd.py`.
 """
 
 import math
@@ -13,7 +15,7 @@ from numba.core import types
 
 from . import _config
 from .simd_place import Place, _between, _clip, _const, _fma, _i32, _i64, _literals, _splat, operation
-from .simd_python_winograd import WINOGRAD_POINTS
+from .simd_python_winograd import WINOGRAD_POINTS, winograd_has_zero, winograd_sizes
 
 # ---- sums and shuffles
 
@@ -39,49 +41,58 @@ def _polynomial(roots):
     return coefficients
 
 
-def _input_line(b, vec, d, points):
+def _input_line(b, vec, d, form):
     """B^T d: the rows of B^T are the coefficients of prod_{q != p} (x - q)."""
+    if form == 11:
+        return d
+    points, zero = WINOGRAD_POINTS[form], int(winograd_has_zero(form))
     every = _polynomial([p * p for p in points])
-    first = _sum(b, vec, [(c, d[2 * i]) for i, c in enumerate(every)])
-    last = _sum(b, vec, [(c, d[2 * i + 1]) for i, c in enumerate(every)])
+    first = [_sum(b, vec, [(c, d[2 * i]) for i, c in enumerate(every)])] * zero
+    last = _sum(b, vec, [(c, d[2 * i + zero]) for i, c in enumerate(every)])
     middle = []
     for p in points:
         rest = _polynomial([q * q for q in points if q != p])
-        even = _sum(b, vec, [(c, d[2 * i + 2]) for i, c in enumerate(rest)])
-        odd = _sum(b, vec, [(p * c, d[2 * i + 1]) for i, c in enumerate(rest)])
-        middle += [b.fadd(even, odd), b.fsub(even, odd)]
-    return [first, *middle, last]
+        one = _sum(b, vec, [(c, d[2 * i + 1 + zero]) for i, c in enumerate(rest)])
+        other = _sum(b, vec, [(p * c, d[2 * i + zero]) for i, c in enumerate(rest)])
+        middle += [b.fadd(one, other), b.fsub(one, other)]
+    return [*first, *middle, last]
 
 
-def _output_line(b, vec, m, points):
+def _output_line(b, vec, m, form):
     """A^T m: row i has the i-th powers of the points."""
-    size = 2 * len(points)
-    sums = [b.fadd(m[2 * i + 1], m[2 * i + 2]) for i in range(len(points))]
-    differences = [b.fsub(m[2 * i + 1], m[2 * i + 2]) for i in range(len(points))]
+    if form == 11:
+        return m
+    points, zero, (_, M, _) = WINOGRAD_POINTS[form], int(winograd_has_zero(form)), winograd_sizes(form)
+    pairs = [(m[2 * i + zero], m[2 * i + 1 + zero]) for i in range(len(points))]
+    sums, differences = [b.fadd(*pair) for pair in pairs], [b.fsub(*pair) for pair in pairs]
     lines = []
-    for power in range(size):
+    for power in range(M):
         terms = [(p**power, t) for p, t in zip(points, differences if power % 2 else sums, strict=True)]
-        terms += [(1, m[0])] if power == 0 else []
-        terms += [(1, m[size + 1])] if power == size - 1 else []
+        terms += [(1, m[0])] if power == 0 and zero else []
+        terms += [(1, m[-1])] if power == M - 1 else []
         lines.append(_sum(b, vec, terms))
     return lines
 
 
-def weight_scales(points):
-    """1 / prod_{q != p} (p - q) for the point 0 and for each pair +-p."""
-    scales = [1 / (2 * p * p * math.prod(p * p - q * q for q in points if q != p)) for p in points]
+def weight_scales(form):
+    """1 / prod_{q != p} (p - q) for the point 0, where it is one, and for each positive p."""
+    points, zero = WINOGRAD_POINTS[form], int(winograd_has_zero(form))
+    scales = [1 / (2 * p ** (1 + zero) * math.prod(p * p - q * q for q in points if q != p)) for p in points]
     return 1 / math.prod(-p * p for p in points), scales
 
 
-def _weight_line(b, vec, w, points):
-    """G w for three weights: row p has the powers of p over prod_{q != p} (p - q)."""
-    first, scales = weight_scales(points)
-    lines = [b.fmul(_const(vec, first), w[0])]
-    for p, scale in zip(points, scales, strict=True):
-        even = _sum(b, vec, [(scale, w[0]), (scale * p * p, w[2])])
-        odd = b.fmul(_const(vec, scale * p), w[1])
-        lines += [b.fadd(even, odd), b.fsub(even, odd)]
-    return [*lines, w[2]]
+def _weight_line(b, vec, w, form):
+    """G w for R weights: row p has the powers of p over prod_{q != p} (p - q)."""
+    if form == 11:
+        return w
+    first, scales = weight_scales(form)
+    zero = winograd_has_zero(form)
+    lines = [b.fmul(_const(vec, first), w[0])] if zero else []
+    for p, scale in zip(WINOGRAD_POINTS[form], scales, strict=True):
+        even = _sum(b, vec, [(scale * p**k, w[k]) for k in range(0, len(w), 2)])
+        odd = _sum(b, vec, [(scale * p**k, w[k]) for k in range(1, len(w), 2)])
+        lines += [b.fadd(even, odd), b.fsub(even, odd) if zero else b.fsub(odd, even)]
+    return [*lines, w[-1]]
 
 
 def _shuffle(b, left, right, picks):
@@ -123,55 +134,104 @@ def _load_between(b, place, low, high, start):
     return place.masked_load(_i64(start), _between(b, place.vec, low, high, start))
 
 
+def _load_apart(b, place, low, high, step, count):
+    """`count` vectors, each `step` elements behind the one before it; what lies outside [low, high) is 0 and not
+    read."""
+    offsets = [b.mul(step, _i64(i)) for i in range(count)]
+    behind = b.add(offsets[-1], _i64(place.vec.lanes))
+    inside = b.and_(b.icmp_signed("<=", low, _i64(0)), b.icmp_signed(">=", high, behind))
+    with b.if_else(inside) as (then, otherwise):
+        with then:
+            whole = [place.load(offset) for offset in offsets]
+            then_block = b.block
+        with otherwise:
+            parts = [_load_clipped(b, place, low, high, offset) for offset in offsets]
+            else_block = b.block
+    return _joined(b, place.vec, (whole, then_block), (parts, else_block))
+
+
+def _load_clipped(b, place, low, high, offset):
+    """The vector at a distance, with 0 for what lies outside [low, high) and is not read."""
+    bounds = [_clip(b, b.sub(bound, offset), _i64(0), _i64(place.vec.lanes)) for bound in (low, high)]
+    if _config.DEBUG:
+        with b.if_then(b.icmp_signed("<", *bounds)):
+            place.scalar(b.add(offset, bounds[0]))
+            place.scalar(b.add(offset, b.sub(bounds[1], _i64(1))))
+    return place.masked_load(offset, _between(b, place.vec, *bounds))
+
+
+def _joined(b, vec, *branches):
+    """The vectors that either of two branches came with."""
+    values = []
+    for pair in zip(*(vectors for vectors, _ in branches), strict=True):
+        phi = b.phi(vec.ir)
+        for value, (_, block) in zip(pair, branches, strict=True):
+            phi.add_incoming(value, block)
+        values.append(phi)
+    return values
+
+
 def _load_one(b, place, start):
     """A vector whose first lane is the value at `start`."""
     return b.insert_element(_const(place.vec, 0.0), b.load(place.scalar(_i64(start))), _i32(0))
 
 
-def _load_pixels(b, place, low, high, size):
-    """`size` vectors of neighbouring pixels, and two whose first lanes are the two pixels behind them; pixels outside
+def _load_pixels(b, place, low, high, size, behind):
+    """`size` vectors of neighbouring pixels, and `behind` whose first lanes are the pixels behind them; pixels outside
     [low, high) are 0."""
     vec, last = place.vec, size * place.vec.lanes
-    inside = b.and_(b.icmp_signed("<=", low, _i64(0)), b.icmp_signed(">=", high, _i64(last + 2)))
+    starts, ends = range(0, last, vec.lanes), range(last, last + behind)
+    inside = b.and_(b.icmp_signed("<=", low, _i64(0)), b.icmp_signed(">=", high, _i64(last + behind)))
     with b.if_else(inside) as (then, otherwise):
         with then:
-            whole = [place.load(_i64(start)) for start in range(0, last, vec.lanes)]
-            whole += [_load_one(b, place, start) for start in (last, last + 1)]
+            whole = [place.load(_i64(start)) for start in starts] + [_load_one(b, place, start) for start in ends]
             then_block = b.block
         with otherwise:
-            starts = [*range(0, last, vec.lanes), last, last + 1]
-            parts = [_load_between(b, place, low, high, start) for start in starts]
+            parts = [_load_between(b, place, low, high, start) for start in [*starts, *ends]]
             else_block = b.block
-    values = []
-    for one, other in zip(whole, parts, strict=True):
-        phi = b.phi(vec.ir)
-        phi.add_incoming(one, then_block)
-        phi.add_incoming(other, else_block)
-        values.append(phi)
-    return values
+    return _joined(b, vec, (whole, then_block), (parts, else_block))
 
 
 @operation
-def winograd_row(typing, x, xi, low, high, r, ri, pitch, M):
-    """r[ri + j*pitch : +LANES] = (B^T d)[j] for the row d = x[xi + M*lane : +M+2] of each lane's tile; pixels outside
+def winograd_row(typing, x, xi, low, high, r, ri, pitch, F):
+    """r[ri + j*pitch : +LANES] = (B^T d)[j] for the row d = x[xi + M*lane : +A] of each lane's tile; pixels outside
     x[xi + low : xi + high] are 0 and not read."""
-    sizes = _literals(M)
+    sizes = _literals(F)
     if sizes is None:
         return None
-    size, points = sizes[0], WINOGRAD_POINTS[sizes[0]]
+    (form,), (_, size, taps) = sizes, winograd_sizes(sizes[0])
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, x, *args[0:2]), Place(context, b, r, *args[4:6])
         vec = source.vec
-        *pixels, fourth, fifth = _load_pixels(b, source, args[2], args[3], size)
-        d = _split(b, pixels)
+        pixels = _load_pixels(b, source, args[2], args[3], size, taps - 1)
+        d = _split(b, pixels[:size])
         following = [i + 1 for i in range(vec.lanes)]  # the next tile's first pixels are this one's last
-        d += [_shuffle(b, d[0], fourth, following), _shuffle(b, d[1], fifth, following)]
-        for j, value in enumerate(_input_line(b, vec, d, points)):
+        d += [_shuffle(b, d[i], pixel, following) for i, pixel in enumerate(pixels[size:])]
+        for j, value in enumerate(_input_line(b, vec, d, form)):
             target.store(value, b.mul(args[6], _i64(j)))
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, types.intp, types.intp, r, types.intp, types.intp, M), codegen
+    return types.void(x, types.intp, types.intp, types.intp, r, types.intp, types.intp, F), codegen
+
+
+@operation
+def winograd_apart(typing, x, xi, low, high, step, r, ri, pitch, F):
+    """r[ri + j*pitch : +LANES] = (B^T d)[j] for d[i] = x[xi + i*step : +LANES]: the pixels of a tile lie `step` apart,
+    the tiles side by side; pixels outside x[xi + low : xi + high] are 0 and not read."""
+    sizes = _literals(F)
+    if sizes is None:
+        return None
+    (form,) = sizes
+
+    def codegen(context, b, sig, args):
+        source, target = Place(context, b, x, *args[0:2]), Place(context, b, r, *args[5:7])
+        d = _load_apart(b, source, args[2], args[3], args[4], winograd_sizes(form)[0])
+        for j, value in enumerate(_input_line(b, source.vec, d, form)):
+            target.store(value, b.mul(args[7], _i64(j)))
+        return context.get_dummy_value()
+
+    return types.void(x, *(types.intp,) * 4, r, types.intp, types.intp, F), codegen
 
 
 def _entries(context, b, table_type, table, places):
@@ -216,92 +276,115 @@ def _piece_loader(context, b, array_type, array, index, pieces, width, size):
 
 
 @operation
-def winograd_pieces(typing, x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, M, N):
-    """`winograd_row` for all rows of LANES tiles in N pieces that lie anywhere; N = M: each is a vector of pixels wide,
-    N = 2 M: half a vector.
+def winograd_pieces(typing, x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, F, N):
+    """`winograd_row` for all rows of LANES tiles in N pieces that lie anywhere; N = F: each is a vector of pixels wide,
+    N = 2 F: half a vector.
 
-    r[ri + (A*i + j)*pitch : +LANES] = (B^T d)[j] for the rows i < A = M + 2.  Piece n has the entry (source, h, bits,
+    r[ri + (A*i + j)*pitch : +LANES] = (B^T d)[j] for the rows i < A = F + 2.  Piece n has the entry (source, h, bits,
     d) at table[ti + n*step].  Its first pixel is x[xi + source], in row h + row and image d + depth; bit `column` and
     those behind it say whether that column and those behind it lie inside.  Other pixels are 0 and not read.
     """
-    sizes = _literals(M, N)
+    sizes = _literals(F, N)
     if sizes is None:
         return None
-    (size, count), points = sizes, WINOGRAD_POINTS[sizes[0]]
+    (form, count), (alpha, size, _) = sizes, winograd_sizes(sizes[0])
 
     def codegen(context, b, sig, args):
         target = Place(context, b, r, *args[11:13])
         pieces = _rows_of_pieces(context, b, table, args[2], args[3], args[4], count, args[5:8], args[8:10])
         load = _piece_loader(context, b, x, args[0], args[1], pieces, args[10], size)
-        for i in range(size + 2):
+        for i in range(alpha):
             d = load(i, 0) + load(i, size)  # the second time for the first pixels behind each tile
-            for j, value in enumerate(_input_line(b, target.vec, d[: size + 2], points)):
-                target.store(value, b.mul(args[13], _i64((size + 2) * i + j)))
+            for j, value in enumerate(_input_line(b, target.vec, d[:alpha], form)):
+                target.store(value, b.mul(args[13], _i64(alpha * i + j)))
         return context.get_dummy_value()
 
-    return types.void(x, types.intp, table, *(types.intp,) * 8, r, types.intp, types.intp, M, N), codegen
+    return types.void(x, types.intp, table, *(types.intp,) * 8, r, types.intp, types.intp, F, N), codegen
 
 
 @operation
-def winograd_columns(typing, r, ri, pitch, v, vi, plane, M):
-    """v[vi + (A*i + j)*plane : +LANES] = (B^T R)[i, j] with R[i, j] = r[ri + (A*i + j)*pitch : +LANES], A = M + 2."""
-    sizes = _literals(M)
+def winograd_columns(typing, r, ri, pitch, v, vi, plane, FH, FW):
+    """v[vi + (AW*i + j)*plane : +LANES] = (B^T R)[i, j] with R[i, j] = r[ri + (AW*i + j)*pitch : +LANES]."""
+    sizes = _literals(FH, FW)
     if sizes is None:
         return None
-    size, points = sizes[0] + 2, WINOGRAD_POINTS[sizes[0]]
+    height, (rows, columns) = sizes[0], (winograd_sizes(form)[0] for form in sizes)
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, r, *args[0:2]), Place(context, b, v, *args[3:5])
-        for j in range(size):
-            d = [source.load(b.mul(args[2], _i64(size * i + j))) for i in range(size)]
-            for i, value in enumerate(_input_line(b, source.vec, d, points)):
-                target.store(value, b.mul(args[5], _i64(size * i + j)))
+        for j in range(columns):
+            d = [source.load(b.mul(args[2], _i64(columns * i + j))) for i in range(rows)]
+            for i, value in enumerate(_input_line(b, source.vec, d, height)):
+                target.store(value, b.mul(args[5], _i64(columns * i + j)))
         return context.get_dummy_value()
 
-    return types.void(r, types.intp, types.intp, v, types.intp, types.intp, M), codegen
+    return types.void(r, types.intp, types.intp, v, types.intp, types.intp, FH, FW), codegen
+
+
+def _output(context, b, m, bias, args, height, width):
+    """The pixels [i][j] of LANES tiles: (A^T m A)[i, j] + bias; args: m, its index, plane, bias, its index."""
+    source, ((rows, size, _), (columns, _, _)) = Place(context, b, m, *args[0:2]), map(winograd_sizes, (height, width))
+    vec = source.vec
+    shift = _splat(b, vec, b.load(Place(context, b, bias, *args[3:5]).scalar(_i64(0))))
+    lines = []
+    for j in range(columns):
+        frequencies = [source.load(b.mul(args[2], _i64(columns * i + j))) for i in range(rows)]
+        lines.append(_output_line(b, vec, frequencies, height))
+    for i in range(size):
+        pixels = _output_line(b, vec, [line[i] for line in lines], width)
+        yield [b.fadd(pixel, shift) for pixel in pixels]
 
 
 @operation
-def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, M):
-    """y[yi + i*row + M*lane + j] = (A^T m A)[i, j] + bias[oi] for each lane's tile, m[f] = m[mi + f*plane : +LANES]."""
-    sizes = _literals(M)
+def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
+    """y[yi + i*row + MW*lane + j] = (A^T m A)[i, j] + bias[oi] of each lane's tile, m[f] = m[mi + f*plane : +LANES]."""
+    sizes = _literals(FH, FW)
     if sizes is None:
         return None
-    size, points = sizes[0], WINOGRAD_POINTS[sizes[0]]
 
     def codegen(context, b, sig, args):
-        source, target = Place(context, b, m, *args[0:2]), Place(context, b, y, *args[5:7])
-        vec, alpha = source.vec, size + 2
-        shift = _splat(b, vec, b.load(Place(context, b, bias, *args[3:5]).scalar(_i64(0))))
-        columns = []
-        for j in range(alpha):
-            frequencies = [source.load(b.mul(args[2], _i64(alpha * i + j))) for i in range(alpha)]
-            columns.append(_output_line(b, vec, frequencies, points))
-        for i in range(size):
-            pixels = _output_line(b, vec, [column[i] for column in columns], points)
-            for n, value in enumerate(_merge(b, [b.fadd(pixel, shift) for pixel in pixels])):
-                target.store(value, b.add(b.mul(args[7], _i64(i)), _i64(n * vec.lanes)))
+        target = Place(context, b, y, *args[5:7])
+        for i, pixels in enumerate(_output(context, b, m, bias, args, *sizes)):
+            for n, value in enumerate(_merge(b, pixels)):
+                target.store(value, b.add(b.mul(args[7], _i64(i)), _i64(n * target.vec.lanes)))
         return context.get_dummy_value()
 
-    return types.void(m, types.intp, types.intp, bias, types.intp, y, types.intp, types.intp, M), codegen
+    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, FH, FW), codegen
 
 
 @operation
-def winograd_weights(typing, w, wi, u, ui, plane, M):
-    """u[ui + (A*i + j)*plane : +LANES] = (G w G^T)[i, j] of the 3 x 3 weights w[wi + t*LANES : +LANES], t < 9."""
-    sizes = _literals(M)
+def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
+    """`winograd_out` for tiles side by side: pixel (i, j) of all of them is y[yi + (MW*i + j)*row : +LANES]."""
+    sizes = _literals(FH, FW)
     if sizes is None:
         return None
-    size, points = sizes[0] + 2, WINOGRAD_POINTS[sizes[0]]
+
+    def codegen(context, b, sig, args):
+        target = Place(context, b, y, *args[5:7])
+        for i, pixels in enumerate(_output(context, b, m, bias, args, *sizes)):
+            for j, value in enumerate(pixels):
+                target.store(value, b.mul(args[7], _i64(len(pixels) * i + j)))
+        return context.get_dummy_value()
+
+    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, FH, FW), codegen
+
+
+@operation
+def winograd_weights(typing, w, wi, u, ui, plane, FH, FW):
+    """u[ui + (AW*i + j)*plane : +LANES] = (G w G^T)[i, j] of the weights w[wi + t*LANES : +LANES], t < RH * RW."""
+    sizes = _literals(FH, FW)
+    if sizes is None:
+        return None
+    (height, width), ((alpha, _, rows), (beta, _, columns)) = sizes, map(winograd_sizes, sizes)
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, w, *args[0:2]), Place(context, b, u, *args[2:4])
         vec = source.vec
-        taps = [source.load(_i64(t * vec.lanes)) for t in range(9)]
-        columns = [_weight_line(b, vec, taps[j::3], points) for j in range(3)]
-        for i in range(size):
-            for j, value in enumerate(_weight_line(b, vec, [column[i] for column in columns], points)):
-                target.store(value, b.mul(args[4], _i64(size * i + j)))
+        taps = [source.load(_i64(t * vec.lanes)) for t in range(rows * columns)]
+        lines = [_weight_line(b, vec, taps[j::columns], height) for j in range(columns)]
+        for i in range(alpha):
+            for j, value in enumerate(_weight_line(b, vec, [line[i] for line in lines], width)):
+                target.store(value, b.mul(args[4], _i64(beta * i + j)))
         return context.get_dummy_value()
 
-    return types.void(w, types.intp, u, types.intp, types.intp, M), codegen
+    return types.void(w, types.intp, u, types.intp, types.intp, FH, FW), codegen

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from .simd_place import Place, _const, _fma, _i32, _i64, _literals, _vec_of, operation
-from .simd_python_winograd import WINOGRAD_POINTS
+from .simd_python_winograd import WINOGRAD_POINTS, winograd_sizes
 from .simd_winograd import _load_between, _piece_loader, _rows_of_pieces, _split, _sum, weight_scales
 
 
@@ -22,9 +22,10 @@ def _gradient_line(b, vec, y, points):
     return [*lines, y[-1]]
 
 
-def _weight_gradient_line(b, vec, u, points):
+def _weight_gradient_line(b, vec, u, form):
     """G^T u."""
-    first, scales = weight_scales(points)
+    points = WINOGRAD_POINTS[form]
+    first, scales = weight_scales(form)
     sums = [b.fadd(u[2 * i + 1], u[2 * i + 2]) for i in range(len(points))]
     differences = [b.fsub(u[2 * i + 1], u[2 * i + 2]) for i in range(len(points))]
     pairs = list(zip(points, scales, sums, differences, strict=True))
@@ -36,13 +37,13 @@ def _weight_gradient_line(b, vec, u, points):
 
 
 @operation
-def winograd_gradient_row(typing, gy, gi, high, r, ri, pitch, M):
+def winograd_gradient_row(typing, gy, gi, high, r, ri, pitch, F):
     """r[ri + j*pitch : +LANES] = (A g)[j] for the row g = gy[gi + M*lane : +M] of each tile; pixels from gi + high
     on are 0 and not read."""
-    sizes = _literals(M)
+    sizes = _literals(F)
     if sizes is None:
         return None
-    size, points = sizes[0], WINOGRAD_POINTS[sizes[0]]
+    (_, size, _), points = winograd_sizes(sizes[0]), WINOGRAD_POINTS[sizes[0]]
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, gy, *args[0:2]), Place(context, b, r, *args[3:5])
@@ -52,16 +53,16 @@ def winograd_gradient_row(typing, gy, gi, high, r, ri, pitch, M):
             target.store(value, b.mul(args[5], _i64(j)))
         return context.get_dummy_value()
 
-    return types.void(gy, types.intp, types.intp, r, types.intp, types.intp, M), codegen
+    return types.void(gy, types.intp, types.intp, r, types.intp, types.intp, F), codegen
 
 
 @operation
-def winograd_gradient_pieces(typing, gy, gi, table, ti, step, yd, yh, yw, r, ri, pitch, M, N):
+def winograd_gradient_pieces(typing, gy, gi, table, ti, step, yd, yh, yw, r, ri, pitch, F, N):
     """`winograd_gradient_row` for all rows of LANES tiles in N pieces, as `winograd_pieces`."""
-    sizes = _literals(M, N)
+    sizes = _literals(F, N)
     if sizes is None:
         return None
-    (size, count), points = sizes, WINOGRAD_POINTS[sizes[0]]
+    (alpha, size, _), count, points = winograd_sizes(sizes[0]), sizes[1], WINOGRAD_POINTS[sizes[0]]
 
     def codegen(context, b, sig, args):
         target = Place(context, b, r, *args[8:10])
@@ -69,29 +70,29 @@ def winograd_gradient_pieces(typing, gy, gi, table, ti, step, yd, yh, yw, r, ri,
         load = _piece_loader(context, b, gy, args[0], args[1], pieces, args[7], size)
         for i in range(size):
             for j, value in enumerate(_gradient_line(b, target.vec, load(i, 0), points)):
-                target.store(value, b.mul(args[10], _i64((size + 2) * i + j)))
+                target.store(value, b.mul(args[10], _i64(alpha * i + j)))
         return context.get_dummy_value()
 
-    return types.void(gy, types.intp, table, *(types.intp,) * 5, r, types.intp, types.intp, M, N), codegen
+    return types.void(gy, types.intp, table, *(types.intp,) * 5, r, types.intp, types.intp, F, N), codegen
 
 
 @operation
-def winograd_gradient_columns(typing, r, ri, pitch, v, vi, plane, M):
-    """v[vi + (A*i + j)*plane : +LANES] = (A R)[i, j], R[i, j] = r[ri + (A*i + j)*pitch : +LANES], i < M, A = M + 2."""
-    sizes = _literals(M)
+def winograd_gradient_columns(typing, r, ri, pitch, v, vi, plane, F):
+    """v[vi + (A*i + j)*plane : +LANES] = (A R)[i, j], R[i, j] = r[ri + (A*i + j)*pitch : +LANES], i < M."""
+    sizes = _literals(F)
     if sizes is None:
         return None
-    size, points = sizes[0], WINOGRAD_POINTS[sizes[0]]
+    (alpha, size, _), points = winograd_sizes(sizes[0]), WINOGRAD_POINTS[sizes[0]]
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, r, *args[0:2]), Place(context, b, v, *args[3:5])
-        for j in range(size + 2):
-            g = [source.load(b.mul(args[2], _i64((size + 2) * i + j))) for i in range(size)]
+        for j in range(alpha):
+            g = [source.load(b.mul(args[2], _i64(alpha * i + j))) for i in range(size)]
             for i, value in enumerate(_gradient_line(b, source.vec, g, points)):
-                target.store(value, b.mul(args[5], _i64((size + 2) * i + j)))
+                target.store(value, b.mul(args[5], _i64(alpha * i + j)))
         return context.get_dummy_value()
 
-    return types.void(r, types.intp, types.intp, v, types.intp, types.intp, M), codegen
+    return types.void(r, types.intp, types.intp, v, types.intp, types.intp, F), codegen
 
 
 def _sums_of(b, vectors):
@@ -138,22 +139,22 @@ def dot_products(typing, a, ai, a_m, b_, bi, b_n, count, c, ci, MR, NR):
 
 
 @operation
-def winograd_weight_gradient(typing, u, ui, plane, w, wi, M):
+def winograd_weight_gradient(typing, u, ui, plane, w, wi, F):
     """w[wi + t*LANES : +LANES] = (G^T U G)[t], t < 9, with U[i, j] = u[ui + (A*i + j)*plane : +LANES]."""
-    sizes = _literals(M)
+    sizes = _literals(F)
     if sizes is None:
         return None
-    size, points = sizes[0] + 2, WINOGRAD_POINTS[sizes[0]]
+    size = winograd_sizes(sizes[0])[0]
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, u, *args[0:2]), Place(context, b, w, *args[3:5])
         vec, columns = source.vec, []
         for j in range(size):
             frequencies = [source.load(b.mul(args[2], _i64(size * i + j))) for i in range(size)]
-            columns.append(_weight_gradient_line(b, vec, frequencies, points))
+            columns.append(_weight_gradient_line(b, vec, frequencies, sizes[0]))
         for i in range(3):
-            for j, value in enumerate(_weight_gradient_line(b, vec, [column[i] for column in columns], points)):
+            for j, value in enumerate(_weight_gradient_line(b, vec, [column[i] for column in columns], sizes[0])):
                 target.store(value, _i64((3 * i + j) * vec.lanes))
         return context.get_dummy_value()
 
-    return types.void(u, types.intp, types.intp, w, types.intp, M), codegen
+    return types.void(u, types.intp, types.intp, w, types.intp, F), codegen

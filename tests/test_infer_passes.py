@@ -94,6 +94,22 @@ def test_other_padding_stays(change, why):
     assert why in result.nodes[0].notes[0]
 
 
+def test_what_nobody_holds_is_made_again():
+    derived, calls = Derived(), []
+
+    def double(array, times):
+        calls.append(times)
+        return array * times
+
+    w = np.ones(5000, f32)
+    first = derived(double, w, times=2)
+    assert derived(double, w, times=2) is first and derived.key(first) != derived.key(w)
+    key = derived.key(first)
+    del first
+    again = derived(double, w, times=2)
+    assert calls == [2, 2] and derived.key(again) == key and derived.key(derived(double, again, times=3)) != key
+
+
 LAST, FIRST = {"axes": (0, 2, 3, 1)}, {"axes": (0, 3, 1, 2)}
 ROWS, IMAGE = {"shape": (36, 8)}, {"shape": (1, 6, 6, 8)}
 

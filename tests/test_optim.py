@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from fastconv import nn, optim
+from fastconv import driver, nn, optim
 from fastconv.autograd import Tensor
 
 pytestmark = pytest.mark.smoke
@@ -170,3 +170,31 @@ def test_bad_input():
     schedule.step()
     with pytest.raises(ValueError, match="step 3 is beyond the 2"):
         schedule.step()
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}])
+def test_sgd_of_awkward_parameters(options):
+    """Parameters of other dtypes, orders and sizes among them take the same steps; so does any number of threads."""
+    r = np.random.default_rng(0)
+    wide = r.standard_normal((40, 30))
+    values = [wide.astype(np.float32), wide, np.asfortranarray(wide), wide[:, ::3], np.zeros((0, 2)), r.random(20000)]
+    results, threads = [], driver.get_num_threads()
+    for count in {1, threads}:
+        driver.set_num_threads(count)
+        params = [nn.Parameter(np.array(v, order="K", copy=True)) for v in values]
+        optimizer = optim.SGD(params, 0.1, **options)
+        for step in range(3):
+            for p, v in zip(params, values, strict=True):
+                p.grad = Tensor((v * (step + 1)).astype(v.dtype))
+            optimizer.step()
+        results.append([p.data.copy() for p in params])
+        for p, v in zip(params, values, strict=True):
+            alone = nn.Parameter(v.astype(np.float64))
+            one = optim.SGD([alone], 0.1, **options)
+            for step in range(3):
+                alone.grad = Tensor(v.astype(np.float64) * (step + 1))
+                one._update(alone.data, alone.grad._data, one.state.setdefault(alone, {}), one.param_groups[0])
+            np.testing.assert_allclose(p.data, alone.data, rtol=1e-6 if v.dtype == np.float32 else 1e-14, atol=1e-6)
+    driver.set_num_threads(threads)
+    for a, b in zip(results[0], results[-1], strict=True):
+        np.testing.assert_array_equal(a, b)

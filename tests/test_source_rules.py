@@ -67,7 +67,7 @@ ARROWS = {
     "simd_winograd_backward": {"simd_place", "simd_python_winograd", "simd_winograd"},
     "simd_sync": {"simd_place"},
     "driver": {"_config", "_jit", "_memory", "simd_sync"},
-    "prepared": {"_config", "_jit", "_registry", "driver"},
+    "prepared": {"_config", "_jit", "_memory", "_registry", "driver"},
     "autograd": {"_config", "_device", "_memory"},
     "kernels": _CORE | {"_random", "prepared"},
     "ops": _CORE | {"_random", "autograd", "kernels", "prepared"},

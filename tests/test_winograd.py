@@ -6,14 +6,15 @@ import pytest
 import fastconv as fc
 from fastconv import driver
 from fastconv._registry import implementations
-from fastconv.kernels import winograd, winograd_weights
-from fastconv.simd_python_winograd import winograd_matrices
+from fastconv.kernels import winograd, winograd_problem, winograd_weights
+from fastconv.simd_python_winograd import WINOGRAD_POINTS, winograd_matrices, winograd_sizes
 from fastconv.specs import conv_spec
 
 from . import oracle
 
 FORWARD = [winograd.ForwardF4, winograd.ForwardF2]
 BACKWARD = [winograd.BackwardDataF4, winograd.BackwardDataF2]
+EVERY = [impl for impl in implementations("conv.fwd") if "winograd" in impl.name]
 
 
 def problem(x_shape, oc, groups=1, depth=0, **settings):
@@ -36,11 +37,11 @@ def forward(impl, spec, x, w, b, **more):
     return y
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_matrices_compute_a_correlation(size):
-    inputs, weights, outputs = winograd_matrices(size)
-    r = np.random.default_rng(0)
-    d, g = r.standard_normal(size + 2), r.standard_normal(3)
+@pytest.mark.parametrize("form", WINOGRAD_POINTS)
+def test_matrices_compute_a_correlation(form):
+    inputs, weights, outputs = winograd_matrices(form)
+    r, (alpha, _, taps) = np.random.default_rng(0), winograd_sizes(form)
+    d, g = r.standard_normal(alpha), r.standard_normal(taps)
     np.testing.assert_allclose(outputs @ (inputs @ d * (weights @ g)), np.correlate(d, g, "valid"), atol=1e-12)
 
 
@@ -50,6 +51,21 @@ def test_error_at_256_channels(impl, bound):
     spec, x, w, b, settings = problem((1, 256, 12, 13), 32)
     want = oracle.conv(x.astype(np.float64), w.astype(np.float64), b.astype(np.float64), **settings)
     assert np.abs(forward(impl, spec, x, w, b) - want).max() < bound * want.std()
+
+
+@pytest.mark.parametrize(
+    ("impl", "settings"),
+    [
+        (winograd.ForwardF3, {"dilation": 6, "padding": 6}),
+        (winograd.ForwardLine, {"kernel": (1, 9), "padding": (0, 4)}),
+        (winograd.ForwardLongLine, {"kernel": (7, 1), "padding": (3, 0)}),
+        (winograd.ForwardLongLine, {"kernel": (1, 31), "padding": (0, 15)}),
+    ],
+)
+def test_error_of_other_forms_at_256_channels(impl, settings):
+    spec, x, w, b, settings = problem((1, 256, 12, 40), 32, **settings)
+    want = oracle.conv(x.astype(np.float64), w.astype(np.float64), b.astype(np.float64), **settings)
+    assert np.abs(forward(impl, spec, x, w, b) - want).max() < 1e-5 * want.std()
 
 
 @pytest.mark.parametrize("impl", FORWARD)
@@ -77,8 +93,68 @@ CASES = {
     "4 x 7": problem((1, 3, 9, 70), 4, padding=(2, 1), kernel=(4, 7)),
     "dilated 5 x 5": problem((1, 3, 19, 14), 4, padding=4, kernel=(5, 5), dilation=2),
     "2 x 3 x 5": problem((1, 3, 4, 7, 9), 4, depth=2, padding=(1, 1, 2), kernel=(3, 5)),
+    "6 kernels side by side": problem((1, 16, 8, 9), 17, kernel=(3, 6), padding=(1, 3)),
+    "far apart": problem((2, 3, 14, 33), 5, padding=(2, 12), dilation=(2, 12)),
+    "apart, a run and a rest": problem((2, 3, 6, 23), 5, padding=(1, 3), dilation=(1, 3)),
     "dilated depth": problem((2, 2, 6, 5, 5), 3, depth=2, padding=(1, 1, 1), dilation=(3, 1, 1)),
 }
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "apart" in name or "dilated" in name])
+def test_order_of_tiles(name, monkeypatch):
+    """Whatever the order in which tiles lie in vectors, the numbers are the same."""
+    spec, x, w, b, settings = CASES[name]
+    tile, found = (43, 43), winograd_problem.forward_problem(spec)
+    orders = winograd_problem.orders(found, tile)
+    assert len(orders) > 1 or spec.dw == 1
+    for order in orders:
+        monkeypatch.setattr(winograd, "best_order", lambda *_, order=order: (order, 1.0))
+        winograd._plan.cache_clear()
+        np.testing.assert_allclose(
+            forward(winograd.ForwardF4, spec, x, w, b), oracle.conv(x, w, b, **settings), atol=2e-5
+        )
+    winograd._plan.cache_clear()
+
+
+LINES = {
+    "3": problem((2, 3, 1, 70), 5, kernel=(1, 3), padding=(0, 1)),
+    "rows of 7": problem((2, 3, 6, 9), 17, kernel=(1, 7), padding=(0, 3)),
+    "columns of 7": problem((2, 3, 9, 6), 17, kernel=(7, 1), padding=(3, 0)),
+    "columns, padded": problem((2, 3, 9, 6), 4, kernel=(4, 1), padding=(1, 2), dilation=(2, 1)),
+    "many kernels side by side": problem((1, 17, 1, 50), 18, kernel=(1, 9), padding=(0, 4)),
+    "dilated": problem((2, 4, 1, 90), 6, kernel=(1, 5), padding=(0, 7), dilation=(1, 20), groups=2),
+    "a little dilated": problem((1, 4, 1, 90), 6, kernel=(1, 5), padding=(0, 7), dilation=(1, 2)),
+    "depth": problem((2, 3, 7, 3, 5), 4, depth=3, kernel=(1, 1), padding=(1, 0, 0)),
+    "dilated depth": problem((1, 3, 9, 3, 2), 4, depth=3, kernel=(1, 1), padding=(2, 0, 0), dilation=(2, 1, 1)),
+    "long": problem((1, 2, 1, 99), 3, kernel=(1, 31), padding=(0, 40)),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("impl", [winograd.ForwardLine, winograd.ForwardLongLine])
+def test_lines(impl, name):
+    spec, x, w, b, settings = LINES[name]
+    assert impl.when(spec) is None
+    want = oracle.conv(x, w, b, **settings)
+    np.testing.assert_allclose(forward(impl, spec, x, w, b), want, atol=2e-5)
+    np.testing.assert_array_equal(forward(impl, spec, x, w, b, packed=impl.pack(spec, w)), forward(impl, spec, x, w, b))
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("impl", [winograd.BackwardDataLine, winograd.BackwardDataLongLine])
+def test_data_gradient_of_lines(impl, name):
+    spec, x, w, _, settings = LINES[name]
+    check_data_gradient(impl, spec, x, w, settings)
+
+
+@pytest.mark.parametrize("impl", [winograd.ForwardF3, winograd.BackwardDataF3])
+@pytest.mark.parametrize("name", [name for name in CASES if "apart" in name or name == "dilated 5 x 5"])
+def test_tiles_of_three(impl, name):
+    spec, x, w, b, settings = CASES[name]
+    assert impl.when(spec) is None
+    if impl is winograd.BackwardDataF3:
+        return check_data_gradient(impl, spec, x, w, settings)
+    np.testing.assert_allclose(forward(impl, spec, x, w, b), oracle.conv(x, w, b, **settings), atol=2e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -96,6 +172,10 @@ def test_forward(impl, name):
 @pytest.mark.parametrize("impl", BACKWARD)
 def test_data_gradient(impl, name):
     spec, x, w, _, settings = CASES[name]
+    check_data_gradient(impl, spec, x, w, settings)
+
+
+def check_data_gradient(impl, spec, x, w, settings):
     assert impl.when(spec) is None
     gy = np.random.default_rng(1).standard_normal(spec.y_shape, np.float32)
     gx = np.full(x.shape, np.nan, np.float32)
@@ -104,7 +184,7 @@ def test_data_gradient(impl, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CASES if " x " not in name and ("dilat" not in name or "depth" in name)]
+    "name", [name for name in CASES if winograd_weights.BackwardWeights.when(CASES[name][0]) is None]
 )
 def test_weight_gradient(name):
     spec, x, w, _, settings = CASES[name]
@@ -141,15 +221,24 @@ def test_refusals():
         w_shape = (4, x_shape[1], *kernel)
         settings = {"stride": 1, "padding": 1, "dilation": 1, "groups": 1, **settings}
         spec = conv_spec("conv", 2, x_shape, w_shape, None, **settings, dtype=np.dtype(dtype))
-        names = [impl for impl in implementations("conv.fwd") if "winograd" in impl.name]
-        assert len(names) == 2
-        return {impl.when(spec) for impl in names}
+        return {impl.name.removeprefix("conv_fwd_winograd_"): impl.when(spec) for impl in EVERY}
 
-    assert refusals(1, 3, 8, 8) == {None}
-    assert refusals(1, 3, 8, 8, kernel=(5, 2)) == {"needs a kernel of 3 x 3 to 9 x 9, has 5 x 2"}
-    assert refusals(1, 3, 8, 8, stride=2) == {"needs stride 1, has 2 x 2"}
-    assert refusals(1, 3, 8, 8, dtype="float64") == {"is tuned for float32, has float64"}
-    assert refusals(0, 3, 8, 8) == {"needs an image"}
+    line, plane = "needs a kernel of 3 to 33 pixels in one direction", "needs a kernel of 3 x 3 to 9 x 9, has "
+    squares, lines = dict.fromkeys(("f4x3", "f2x3")), dict.fromkeys(("line_f4x3", "line_f4x4"), line)
+    assert refusals(1, 3, 8, 8) == {**squares, "f3x3": "needs dilated columns", **lines}
+    assert refusals(1, 3, 8, 8, dilation=2) == {**squares, "f3x3": None, **lines}
+    assert set(refusals(1, 3, 8, 8, kernel=(5, 2)).values()) == {plane + "5 x 2", line}
+    assert refusals(1, 3, 8, 8, kernel=(5, 1)) == {**dict.fromkeys(("f4x3", "f2x3", "f3x3"), plane + "5 x 1")} | {
+        "line_f4x3": None,
+        "line_f4x4": None,
+    }
+    assert set(refusals(1, 3, 40, 40, kernel=(34, 1)).values()) == {plane + "34 x 1", line}
+    for kernel in ((3, 3), (1, 3)):
+        wanted = {(3, 3): line, (1, 3): plane + "1 x 3"}[kernel]
+        assert set(refusals(1, 3, 8, 8, kernel=kernel, stride=2).values()) == {"needs stride 1, has 2 x 2", wanted}
+        found = refusals(1, 3, 8, 8, kernel=kernel, dtype="float64")
+        assert set(found.values()) == {"is tuned for float32, has float64", wanted}
+        assert set(refusals(0, 3, 8, 8, kernel=kernel).values()) == {"needs an image", wanted}
 
 
 def test_bits_depend_on_neither_threads_nor_batch():

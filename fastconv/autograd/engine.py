@@ -78,12 +78,12 @@ class _Walk:
     def _step(self, node, slots):
         grads = [None if s is None else s.total for s in slots]
         if self.wanted is None:
-            needs = tuple(e is not None for e in node.edges)
+            needs = tuple([e is not None for e in node.edges])
         else:
-            needs = tuple(_is_wanted(e, self.wanted, self.targets) for e in node.edges)
+            needs = tuple([_is_wanted(e, self.wanted, self.targets) for e in node.edges])
         out = node.run(grads, needs, self.create_graph)
         may_own = not (self.retain_graph or self.create_graph)
-        others = (*out, *grads, *node.ctx.saved) if may_own else ()
+        others = list(map(id, (*out, *grads, *node.ctx.saved))) if may_own else ()
         for i, (edge, g) in enumerate(zip(node.edges, out, strict=True)):
             if needs[i] and g is not None:
                 g = _checked(node, i, g, self.create_graph)
@@ -105,9 +105,11 @@ def _checked(node, i, g, create_graph):
 
 
 def _is_ours(g, others):
-    """Whether nobody else holds `g`: it owns its memory, and the rule neither was given it nor returned it twice."""
+    """Whether nobody else holds `g`: it owns its memory, and the rule neither was given it nor returned it twice.
+
+    others: the ids of what the rule was given and returned."""
     owner = g.base is None or is_pooled(g)
-    return owner and g.flags.writeable and sum(g is o for o in others) <= 1
+    return owner and g.flags.writeable and others.count(id(g)) <= 1
 
 
 def _wanted_nodes(roots, targets):

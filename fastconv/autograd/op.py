@@ -198,14 +198,21 @@ class Op:
 
 
 def _apply_variables(op, args):
-    values = _unwrap(args)
-    needs = tuple(isinstance(a, Variable) and a._needs for a in args) if _state.grad_enabled else (False,) * len(args)
+    values, needs = _unwrap(args, _state.grad_enabled)
     recording = True in needs
     ctx = Context(needs, recording)
     if rules:
         chosen, values = placed(op, values)
         ctx.rule = None if chosen is op else chosen
     result = (ctx.rule or op).forward(ctx, *values)
+    if type(result) is np.ndarray:  # the usual case
+        one = (result,)
+        tensor = wrap(result)
+        if recording:
+            node = Node(op, ctx, args, values, one, one)
+            if result.dtype.kind == "f":
+                tensor._node, tensor._needs = node, True
+        return tensor
     raw = result if isinstance(result, tuple) else (result,)
     outputs = tuple(r if r is None or isinstance(r, ARRAYS) else np.asarray(r) for r in raw)
     node = Node(op, ctx, args, values, raw, outputs) if recording else None
@@ -215,22 +222,38 @@ def _apply_variables(op, args):
     return tensors if isinstance(result, tuple) else tensors[0]
 
 
-def _unwrap(args):
-    """Plain values; two different arguments never share one array object, so that `save` can tell them apart."""
+def _unwrap(args, grad_enabled):
+    """(plain values, whether each needs a gradient); two different arguments never share one array object, so that
+    `save` can tell them apart."""
     owner = {}
-    values = []
+    values, needs = [], []
     for a in args:
-        v = a._data if isinstance(a, Variable) else a
-        if isinstance(v, ARRAYS) and owner.setdefault(id(v), a) is not a:
+        v, need = a, False
+        if isinstance(a, Variable):
+            v, need = a._data, grad_enabled and a._needs
+        elif not isinstance(a, ARRAYS):
+            values.append(a)
+            needs.append(False)
+            continue
+        if owner.setdefault(id(v), a) is not a:
             v = v.view()
         values.append(v)
-    return values
+        needs.append(need)
+    return values, tuple(needs)
 
 
 class ArrayOp(Op):
     """An op of NumPy functions on arrays alone."""
 
     anywhere = True
+
+
+def _position(objects, wanted):
+    """Where an object is, or None."""
+    for i, one in enumerate(objects):
+        if one is wanted:
+            return i
+    return None
 
 
 class Node:
@@ -242,10 +265,12 @@ class Node:
         self.op = op
         self.ctx: Any = ctx
         self.edges = tuple(
-            None if not need else a if a._node is None else (a._node, a._index)
-            for a, need in zip(args, ctx.needs, strict=True)
+            [
+                None if not need else a if a._node is None else (a._node, a._index)
+                for a, need in zip(args, ctx.needs, strict=True)
+            ]
         )
-        self.metas = tuple(None if o is None else (o.shape, o.dtype) for o in outputs)
+        self.metas = tuple([None if o is None else (o.shape, o.dtype) for o in outputs])
         self.number = next(_numbers)
         self._trace(values, raw, outputs)
 
@@ -253,9 +278,9 @@ class Node:
         """Note where each saved array came from: argument i as i, output k as -1 - k, a constant as None."""
         saved, origins = [], []
         for s in self.ctx.saved:
-            origin = next((i for i, v in enumerate(values) if v is s), None) if s is not None else None
+            origin = None if s is None else _position(values, s)
             if origin is None and s is not None:
-                k = next((k for k, r in enumerate(raw) if r is s), None)
+                k = _position(raw, s)
                 if k is not None:
                     origin, s = -1 - k, outputs[k]
             saved.append(s)
@@ -281,8 +306,7 @@ class Node:
 
     def release(self):
         """Drop arrays kept for backward; a node that kept none can be used again."""
-        kept = vars(self.ctx)
-        if self.ctx.saved or any(isinstance(v, ARRAYS) for v in kept.values()):
+        if self.ctx.saved or any(isinstance(v, ARRAYS) for v in vars(self.ctx).values()):
             self.ctx = None
 
     def meta(self, i):

@@ -34,7 +34,8 @@ class CompiledNetwork:
     def _reset(self):
         self._plans = {}
         self._lock = threading.Lock()
-        self._derived, self._packed = Derived(), Packed()
+        self._derived = Derived()
+        self._packed = Packed(self._derived)
 
     def __getstate__(self):
         return {"_source": self._source, "_structure": self._structure, "_example": self._example}

@@ -13,6 +13,8 @@ from .ops import definition
 from .rows import Emission, emit
 from .storage import ALIGN, Storage, nbytes
 
+_TRIM = 1 << 24  # bytes of constants let go after which the operating system gets them
+
 
 class Step(NamedTuple):
     """What one node became: rows of a program, a step of Python (emission None), or nothing to do (`free`)."""
@@ -40,6 +42,7 @@ class Plan:
     that any number of threads may run it at once: each run has its own memory."""
 
     def __init__(self, graph, packed):
+        graph = graph.copy()  # its constants go one by one, see `_let_go`
         self.graph, self.types = graph, graph.types()
         self.storage = Storage(graph, self.types)
         self._constants = {name: packed.dense(array) for name, array in graph.constants.items()}
@@ -59,7 +62,10 @@ class Plan:
         skip = -arena.__array_interface__["data"][0] % ALIGN
         held = [np.empty(nbytes(self.types[name]), np.uint8) for name in self._memory_names]
         memory = [arena[skip : skip + self.arena_bytes], *held]
-        self.steps = [self._step(node, memory, packed) for node in self.graph.nodes]
+        readers, self.steps, self._freed = self.graph.consumers(), [], 0
+        for node in self.graph.nodes:
+            self.steps.append(self._step(node, memory, packed))
+            self._let_go(node, readers)
         self._parts, waiting = [], []
         for step in self.steps:
             if step.free:
@@ -71,6 +77,28 @@ class Plan:
             self._parts.append(step)
             waiting = []
         self._close(waiting, memory)
+
+    def _let_go(self, node, readers):
+        """Constants that `node` was the last to read go, but for those that Python reads when the plan runs: rows hold
+        their own, packed."""
+        for name in {name for name in node.inputs if name in self._constants}:
+            if readers[name][-1] is node and not self._is_read_by_python(name):
+                self._freed += self._constants[name].nbytes
+                del self._constants[name], self.graph.constants[name]
+        if self._freed > _TRIM:
+            _memory.trim()
+            self._freed = 0
+
+    def _is_read_by_python(self, name):
+        places = self.storage.places
+        views = {value for value, place in places.items() if place.region == "constant" and place.name == name}
+        steps = [step for step in self.steps if step.emission is None and not step.free]
+        later = self.graph.nodes[len(self.steps) :]
+        return (
+            not views.isdisjoint(self.graph.outputs)
+            or any(not views.isdisjoint(step.node.inputs) for step in steps)
+            or any(not views.isdisjoint(node.inputs) for node in later)
+        )
 
     def _close(self, steps, memory):
         if steps:

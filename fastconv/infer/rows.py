@@ -7,6 +7,7 @@ An output may be the array of an input named in `IN_PLACE`: of an activation's i
 convolution's residual.
 """
 
+import weakref
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from ..packing import dense
 from ..simd_formulas import FORWARD
 from ..specs import Epilogue, conv_spec
 from . import ops, problems
+from .store import LARGE, Store
 
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
@@ -38,31 +40,42 @@ class Emission(NamedTuple):
 
 
 class Packed:
-    """Constants in the forms that implementations like, kept for every plan that uses them."""
+    """Constants in the forms that implementations like, kept for every plan that uses them; derived: what knows where
+    constants come from."""
 
-    def __init__(self):
+    def __init__(self, derived):
+        self._derived, self._store = derived, Store()
         self._forms = {}
-        self._constants = {}  # id -> dense constant
+        self._constants = weakref.WeakValueDictionary()  # id -> dense constant
 
     def knows(self, *arrays):
         """Whether arrays are constants (None is one): their values may be read before the network runs."""
-        return all(array is None or id(array) in self._constants for array in arrays)
+        return all(array is None or self._constants.get(id(array)) is array for array in arrays)
 
     def form(self, impl, spec, weight):
         """`weight` as `impl` likes it; None: as it lies."""
-        key = id(weight), impl.name, impl.layout(spec)
+        key = self._derived.key(weight), impl.name, impl.layout(spec)
         if key not in self._forms:
-            self._forms[key] = weight, impl.pack(spec, weight)  # the weight is kept, so that its id stays its own
-        return self._forms[key][1]
+            packed = impl.pack(spec, weight)
+            self._forms[key] = None if packed is None else self._store.keep(packed)
+        return self._forms[key]
 
     def dense(self, array):
         """The array, or one copy of it for all plans, dense."""
-        key = id(array), "dense"
-        if key not in self._forms:
-            self._forms[key] = array, dense(array)
-        found = self._forms[key][1]
+        found = array
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            found = self._derived(dense, array)
         self._constants[id(found)] = found
         return found
+
+    def lying(self, array):
+        """A dense constant where it is read fastest."""
+        if array.nbytes >= LARGE:
+            return array
+        key = self._derived.key(array), "lying"
+        if key not in self._forms:
+            self._forms[key] = self._store.keep(array)
+        return self._forms[key]
 
 
 def emit(node, inputs, outputs, kept):
@@ -72,7 +85,21 @@ def emit(node, inputs, outputs, kept):
     if emitter is None or any(a.dtype not in _FLOATS for a in arrays[:1]) or len({a.dtype for a in arrays}) > 1:
         return None
     emission = emitter(node.attrs, inputs, outputs, kept)
-    return None if emission is None or None in emission.rows or not emission.rows else emission
+    if emission is None or None in emission.rows or not emission.rows:
+        return None
+    varying = [a for a in arrays if not kept.knows(a)]
+    return emission._replace(rows=tuple(_on_kept(row, varying, kept) for row in emission.rows))
+
+
+def _on_kept(row, varying, kept):
+    """The row with its constants where they are read fastest; rows on constants alone run once, as they are."""
+    buffers = {
+        name: row.values[name] for name in row.body.block.buffers if isinstance(row.values.get(name), np.ndarray)
+    }
+    if not any(np.may_share_memory(buffer, array) for buffer in buffers.values() for array in varying):
+        return row
+    moved = {name: kept.lying(array) for name, array in buffers.items() if kept.knows(array)}
+    return row._replace(values={**row.values, **moved}) if moved else row
 
 
 # ---- convolution and matrix products

@@ -251,7 +251,7 @@ class EvenMaximum(_Even):
 
 
 @lru_cache(maxsize=256)
-def _shares(spec):
+def mean_tables(spec):
     """The numbers and the read-only tables of a mean and its gradient."""
     ends = [_columns(*pair) for pair in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow))]
     depth, rows, columns = (1 / (table["end"] - table["first"]) for table in ends)
@@ -339,7 +339,7 @@ class AdaptiveAverage(_Adaptive):
     def emit(spec, buffers):
         rows, work = spec.planes * spec.od * spec.oh, _mean_work(spec)
         part = rows_per_tile(rows, work)
-        values = {"x": buffers["x"], "y": buffers["y"], **_shares(spec), "rows": rows, "part": part}
+        values = {"x": buffers["x"], "y": buffers["y"], **mean_tables(spec), "rows": rows, "part": part}
         return [Row(make_adaptive_average(spec.dtype), -(-rows // part), values, rows * work, _pitch(spec))]
 
 
@@ -357,7 +357,7 @@ class AdaptiveAverageBackward(Impl):
     def emit(spec, buffers):
         work = spec.od * spec.oh * _mean_work(spec)
         part = rows_per_tile(spec.planes, work)
-        values = {"gx": buffers["gx"], "gy": buffers["gy"], **_shares(spec), "planes": spec.planes, "part": part}
+        values = {"gx": buffers["gx"], "gy": buffers["gy"], **mean_tables(spec), "planes": spec.planes, "part": part}
         body = make_adaptive_average_backward(spec.dtype)
         return [Row(body, -(-spec.planes // part), values, spec.planes * work, _pitch(spec))]
 

@@ -1,11 +1,11 @@
 """Binomial filter and downsampling along rows of any depth, and the adjoint.
 
-A binomial filter of K taps along a row is K - 1 times the sum of neighbours, s[c] + s[c + 1]; its factor 2^(1 - K) is
-in the weights of the rows, which are combined first.  Tile: `part` rows of what is computed.
+The rows are combined first; their weights have the factor 2^(1 - K) of a binomial filter of K taps along a row.  Its
+adjoint is K - 1 times the sum of neighbours, s[c] + s[c + 1].  Tile: `part` rows of what is computed.
 """
 
 from functools import lru_cache
-from math import prod
+from math import comb, prod
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .window import fill_row, rows_per_tile
 _TABLES = {f"{axis}_{table}": kind for axis in "dh" for table, kind in (("at", "i8"), ("w", None), ("n", "i8"))}
 BlurBlock = Block(
     "BlurPool",
-    {"x": None, "y": None, **_TABLES, "border": "i8", "scratch": None},
+    {"x": None, "y": None, **_TABLES, "border": "i8", "filter": None, "scratch": None},
     numbers="id ih iw od oh ow kd kh before after stride passes pitch rows part",
 )
 
@@ -29,23 +29,17 @@ def make_rows(dtype):
 
     @helper
     def combine(s, x, a, plane, z, i, d_at, d_w, d_n, h_at, h_w, h_n):
-        """s = the weighted sum of the rows that row (z, i) of the result is made of."""
-        first = True
-        for k in range(z * a.kd, z * a.kd + d_n[z]):
-            depth = (plane * a.id + d_at[k]) * a.ih
-            for b in range(i * a.kh, i * a.kh + h_n[i]):
-                start, weight = (depth + h_at[b]) * a.iw, splat_vector(s, d_w[k] * h_w[b])
-                for v in range(0, a.iw - LANES + 1, LANES):
-                    total = splat_vector(s, s.dtype.type(0)) if first else load_vector(s, v)
-                    store_vector(fma_vector(load_vector(x, start + v), weight, total), s, v)
-                tail = a.iw // LANES * LANES
-                if tail < a.iw:
-                    total = splat_vector(s, s.dtype.type(0)) if first else load_vector(s, tail)
-                    value = load_window(x, start + tail, 1, 0, a.iw - tail, 1)
-                    store_vector(fma_vector(value, weight, total), s, tail)
-                first = False
-        if first:
-            fill_row(s[: a.iw], s.dtype.type(0))
+        """s = the weighted sum of the rows that row (z, i) of the result is made of; up to LANES-1 values more are
+        overwritten."""
+        iw = a.iw
+        for v in range(0, iw, LANES):
+            total = splat_vector(s, s.dtype.type(0))
+            for k in range(z * a.kd, z * a.kd + d_n[z]):
+                depth = (plane * a.id + d_at[k]) * a.ih
+                for b in range(i * a.kh, i * a.kh + h_n[i]):
+                    value = load_window(x, (depth + h_at[b]) * iw + v, 1, 0, iw - v, 1)
+                    total = fma_vector(value, splat_vector(s, d_w[k] * h_w[b]), total)
+            store_vector(total, s, v)
 
     return combine
 
@@ -67,7 +61,7 @@ def make_sums(dtype):
 @lru_cache
 def make_blur(dtype, STEP):
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    combine, add_neighbours = make_rows(dtype), make_sums(dtype)
+    combine = make_rows(dtype)
 
     @tile_body(BlurBlock, dtype)
     def blur_pool_fwd_rows(block, tile, worker):
@@ -81,8 +75,9 @@ def make_blur(dtype, STEP):
         d_at, h_at = array_at(a.d_at, a.d_at_size, "i8"), array_at(a.h_at, a.h_at_size, "i8")
         d_n, h_n = array_at(a.d_n, a.d_n_size, "i8"), array_at(a.h_n, a.h_n_size, "i8")
         d_w, h_w = array_at(a.d_w, a.d_w_size, KIND), array_at(a.h_w, a.h_w_size, KIND)
+        filter = array_at(a.filter, a.filter_size, KIND)
         scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
-        s, width = scratch[: a.before + a.pitch], a.before + a.iw + a.after
+        s = scratch[: a.before + a.pitch]
         row, zero = s[a.before :], s.dtype.type(0)
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             combine(row, x, a, r // (a.od * a.oh), r // a.oh % a.od, r % a.oh, d_at, d_w, d_n, h_at, h_w, h_n)
@@ -91,10 +86,12 @@ def make_blur(dtype, STEP):
             for c in range(a.after):
                 p = border[a.before + c]
                 row[a.iw + c] = row[p] if p >= 0 else zero
-            add_neighbours(s, width - 1, a.passes)
             for j in range(0, a.ow, LANES):
-                value = load_window(s, j * a.stride, a.stride, 0, min(LANES, a.ow - j), STEP)
-                store_window(value, y, r * a.ow + j, a.ow - j)
+                value, count = splat_vector(s, zero), min(LANES, a.ow - j)
+                for k in range(a.passes + 1):
+                    taps = load_window(s, j * a.stride + k, a.stride, 0, count, STEP)
+                    value = fma_vector(taps, splat_vector(s, filter[k]), value)
+                store_window(value, y, r * a.ow + j, count)
 
     return blur_pool_fwd_rows
 
@@ -156,7 +153,8 @@ def tables(axes, factor, kernel, stride, border, dtype):
         values[f"{name}_w"] = np.ascontiguousarray(axis.weights.ravel() * scale, dtype)
         values[f"{name}_n"] = np.ascontiguousarray(axis.counts, np.int64)
         values.update({f"i{name}": axis.size, f"o{name}": axis.out, f"k{name}": axis.taps})
-    return {**values, "border": np.array(border, np.int64)}
+    binomial = np.array([comb(kernel - 1, k) for k in range(kernel)], dtype)
+    return {**values, "border": np.array(border, np.int64), "filter": binomial}
 
 
 def row(values, x, y, adjoint):

@@ -40,6 +40,7 @@ def make_slide(dtype, K1, G1, K2, G2, SH, SW, R, FLAT):
     KIND, LANES, FIELDS = np.dtype(dtype).str[1:], lanes(dtype), NUMBERS
     TABLE = len(FIELDS.split())
     COLUMNS = R * LANES if FLAT else LANES
+    AHEAD = R * SH  # rows of the image from one block to the next
 
     @tile_body(SlideBlock, dtype)
     def conv_depthwise_slide(block, tile, worker):
@@ -63,7 +64,8 @@ def make_slide(dtype, K1, G1, K2, G2, SH, SW, R, FLAT):
                 column, columns, yi = j * a.sw - a.pw, a.ow - j, target + j
                 xi, left, right = source + column, -column, a.xw - column
                 if a.far:  # the next block of rows, by the time it is wanted: +15 % where it comes from memory
-                    prefetch_rows(x, xi + R * a.x_row, a.x_row, R, 0)
+                    for v in range(SW):
+                        prefetch_rows(x, xi + AHEAD * a.x_row + v * LANES, a.x_row, AHEAD, 0)
                     prefetch_rows(y, yi + R * a.y_row, a.y_row, R, 1)
                 acc = start_rows(y, yi, a.y_row, keep, columns, offset, p.accumulate, R, FLAT)
                 if whole and column >= 0 and right >= a.reach and columns >= COLUMNS:
@@ -316,7 +318,7 @@ def _numbers(planes, form):
     else:
         places = {"x_row": form.row_gap * width, "y_row": form.classes * planes.grid[2]}
     w_row = planes.w_tap[2] * sw * LANES if form.flat else planes.w_tap[1]
-    streams = planes.bytes > SECOND_LEVEL and form.sw == form.sh == 1 and not form.flat
+    streams = planes.bytes > SECOND_LEVEL and form.sw in (1, 2) and form.sh in (1, 2) and not form.flat
     return {
         "far": int(streams),
         **dict(zip(("xd", "xh", "xw", "od", "oh", "ow"), planes.source + planes.grid, strict=True)),

@@ -37,6 +37,12 @@ def make_product(MR, NR, LANES):
         add: plus bias[oi + m] (BIAS), plus what c holds (OLD), or plus both; the sum is clamped to low .. high."""
         prefetch_tile(c, ci, c_m, MR, NR)
         acc = fma_loop(zero_tile(b, MR, NR), a, ai, a_m, b, bi, steps, first, last, MR, NR)
+        if add == BIAS and skip == 0 and columns >= NR * LANES:  # the usual end, by the shortest way
+            if low > -np.inf or high < np.inf:
+                store_tile(clamp_tile(add_bias(acc, bias, oi, MR, NR), low, high, MR, NR), c, ci, c_m, MR, NR)
+            else:
+                store_tile(add_bias(acc, bias, oi, MR, NR), c, ci, c_m, MR, NR)
+            return
         if add != BIAS:
             acc = add_part(acc, c, ci, c_m, skip, columns, MR, NR)
         if add != OLD:

@@ -70,6 +70,13 @@ def make_masked_product(MR, NR, LANES, SQUEEZE):
         acc = masked_fma_loop(
             acc, w, wi, a.w_row, a.w_channel, x, xi, plane, channels, steps, masks, mask, taps, MR, NR
         )
+        if not SQUEEZE and add == BIAS and skip == 0 and columns >= NR * LANES:  # as in `gemm.product`
+            if low > -np.inf or high < np.inf:
+                acc = clamp_tile(add_bias(acc, bias, oi, MR, NR), low, high, MR, NR)
+                store_tile(acc, c, ci + v * LANES, c_m, MR, NR)
+            else:
+                store_tile(add_bias(acc, bias, oi, MR, NR), c, ci + v * LANES, c_m, MR, NR)
+            return
         if add != BIAS:
             if SQUEEZE:
                 acc = add_squeezed(acc, c, ci, c_m, keep, places, v, MR, NR)

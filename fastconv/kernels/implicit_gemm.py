@@ -188,6 +188,7 @@ def make_weights(dtype, MR, NR, STEP):
 BLOCK_K = 256  # terms of one sum; with 128 the outputs are read and written once more: 3 % slower
 CHUNK_VECTORS = 12  # vectors of pixels in a panel
 CHUNK_PIXELS = 256  # pixels in a panel of the weight gradient
+CHUNK_CYCLES = 12  # to begin and end a register tile of them, next to those of one product
 PART_K = 384  # (channel, tap) pairs in a panel of the weight gradient
 
 
@@ -363,8 +364,10 @@ class ConvBackwardWeights(Impl):
 
     @staticmethod
     def cost(spec):
-        """The multiplications, and packing and transposing every patch value for the rows of one group."""
-        return spec.flops() * NANOSECONDS_PER_FLOP * (1 + 4 * PACK_CYCLES / max(1, spec.ocg))
+        """The multiplications, packing and transposing every patch value for the rows of one group, and reading and
+        writing the sums for each chunk of pixels."""
+        chunk = max(1, min(CHUNK_PIXELS, spec.out_pixels))
+        return spec.flops() * NANOSECONDS_PER_FLOP * (1 + 4 * PACK_CYCLES / max(1, spec.ocg) + CHUNK_CYCLES / chunk)
 
     @staticmethod
     def emit(spec, buffers):

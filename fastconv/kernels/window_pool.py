@@ -16,10 +16,11 @@ from .._jit import Block, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
 from ..simd import array_at, fields, lanes
+from ..simd_depthwise import prefetch_rows
 from ..simd_window import MAX, MAX_NAN, SUM, argmax_rows, divide_rows, pool_rows, store_rows
 from .window import rows_per_tile
 
-_SIZES = "ih iw oh ow ph pw blocks part"
+_SIZES = "ih iw oh ow ph pw blocks part far"
 MaxBlock = Block("WindowMax", "x y", numbers=_SIZES)
 IndexBlock = Block("WindowArgmax", {"x": None, "y": None, "at": "i8"}, numbers=_SIZES)
 AverageBlock = Block("WindowAverage", "x y row_counts column_counts", numbers=_SIZES)
@@ -29,6 +30,7 @@ AverageBlock = Block("WindowAverage", "x y row_counts column_counts", numbers=_S
 def make_window_max(dtype, KH, KW, SH, SW, R):
     KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
     DOWN, FAR = (R - 1) * SH + KH, (KW - 1) // SW * SW + SW * LANES  # input rows and columns that a block loads
+    AHEAD = R * SH  # rows from one block to the next
 
     @tile_body(MaxBlock, dtype)
     def max_pool_fwd_window(block, tile, worker):
@@ -43,6 +45,9 @@ def make_window_max(dtype, KH, KW, SH, SW, R):
             for j in range(0, a.ow, LANES):
                 column, columns = j * SW - a.pw, a.ow - j
                 xi, yi = (plane * a.ih + row) * a.iw + column, (plane * a.oh + i) * a.ow + j
+                if a.far:
+                    for v in range(SW):
+                        prefetch_rows(x, xi + AHEAD * a.iw + v * LANES, a.iw, AHEAD, 0)
                 if whole and column >= 0 and column + FAR <= a.iw and columns >= LANES:
                     acc = pool_rows(x, xi, a.iw, 0, 0, 0, 0, MAX, KH, KW, SH, SW, R, 0)
                     store_rows(acc, y, yi, a.ow, R, LANES, R, 0)
@@ -97,7 +102,7 @@ def make_window_argmax(dtype, KH, KW, SH, SW, R):
 @lru_cache
 def make_window_average(dtype, KH, KW, SH, SW, R):
     KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
-    DOWN, FAR = (R - 1) * SH + KH, (KW - 1) // SW * SW + SW * LANES
+    DOWN, FAR, AHEAD = (R - 1) * SH + KH, (KW - 1) // SW * SW + SW * LANES, R * SH
 
     @tile_body(AverageBlock, dtype)
     def avg_pool_window(block, tile, worker):
@@ -114,6 +119,9 @@ def make_window_average(dtype, KH, KW, SH, SW, R):
             for j in range(0, a.ow, LANES):
                 column, columns = j * SW - a.pw, a.ow - j
                 xi, yi = (plane * a.ih + row) * a.iw + column, (plane * a.oh + i) * a.ow + j
+                if a.far:
+                    for v in range(SW):
+                        prefetch_rows(x, xi + AHEAD * a.iw + v * LANES, a.iw, AHEAD, 0)
                 if whole and column >= 0 and column + FAR <= a.iw and columns >= LANES:
                     acc = pool_rows(x, xi, a.iw, 0, 0, 0, 0, SUM, KH, KW, SH, SW, R, 0)
                     store_rows(divide_rows(acc, row_counts, i, column_counts, j, R), y, yi, a.ow, R, LANES, R, 0)
@@ -127,6 +135,7 @@ def make_window_average(dtype, KH, KW, SH, SW, R):
 # ---- implementations
 
 _MOST_TAPS = 225  # beyond it a block is too much code
+SECOND_LEVEL = 1 << 20  # bytes of a cache; what does not fit is asked for a block of rows ahead
 
 
 def refusal(spec):
@@ -171,8 +180,8 @@ def _plan(make, spec, per_tap):
     work = block_work(spec, R, per_tap)
     part = rows_per_tile(blocks, work)
     numbers = {name: getattr(spec, name) for name in ("ih", "iw", "oh", "ow", "ph", "pw")}
-    body = make(spec.dtype, spec.kh, spec.kw, spec.sh, spec.sw, R)
-    return body, -(-blocks // part), {**numbers, "blocks": blocks, "part": part}, blocks * work
+    body, far = make(spec.dtype, spec.kh, spec.kw, spec.sh, spec.sw, R), int(spec.bytes() > SECOND_LEVEL)
+    return body, -(-blocks // part), {**numbers, "blocks": blocks, "part": part, "far": far}, blocks * work
 
 
 def window_row(make, spec, buffers, per_tap):

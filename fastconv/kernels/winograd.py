@@ -1,4 +1,5 @@
-"""Winograd convolution F(M x M, 3 x 3), fused: M = 4 saves three quarters of the multiplications, M = 2 five ninths.
+"""Winograd convolution F(M x M, 3 x 3), fused: M = 4 saves three quarters of the multiplications, M = 2 five ninths;
+F(4, 3) for kernels in one dimension a half.
 
     y = A^T [sum over channels of (G w G^T) * (B^T d B)] A        (Lavin and Gray, arXiv 1509.09308, equation 12)
 
@@ -23,10 +24,25 @@ from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row, Temporary, launch
 from ..simd import array_at, fields, isa, lanes, transpose_block
-from ..simd_winograd import winograd_weights
+from ..simd_winograd import winograd_sizes, winograd_weights
 from ..specs import NO_EPILOGUE
-from .gathers import NANOSECONDS_PER_FLOP, split, zeros
-from .winograd_stages import SOURCE, STRIP, TARGET, make_input, make_output, make_products
+from .gathers import split, zeros
+from .winograd_problem import (
+    APART,
+    best_order,
+    count_tiles,
+    data_problem,
+    forward_problem,
+    frequencies,
+    line_length,
+    line_problem,
+    most_tiles,
+    orders,
+    outputs,
+    pack_cost,
+    tile_runs,
+)
+from .winograd_stages import STRIP, make_input, make_output, make_products
 
 WinogradBlock = Block(
     "WinogradBlock",
@@ -38,11 +54,12 @@ WinogradBlock = Block(
 
 
 @cache
-def make_winograd(dtype, M, MR, HIGH):
-    """The kernel for tiles of M x M pixels and register tiles of MR rows (HIGH beside a single vector)."""
+def make_winograd(dtype, FH, FW, APART, MR, HIGH):
+    """The kernel for tiles of shape (FH, FW), their pixels APART from each other or not, and register tiles of MR rows
+    (HIGH beside a single vector)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    A2 = (M + 2) ** 2
-    transform_input, transform_output = make_input(M, LANES), make_output(M, LANES)
+    A2 = winograd_sizes(FH)[0] * winograd_sizes(FW)[0]
+    transform_input, transform_output = make_input(FH, FW, APART, LANES), make_output(FH, FW, APART, LANES)
     products = make_products(LANES, MR, HIGH)
 
     @tile_body(WinogradBlock, dtype)
@@ -81,23 +98,26 @@ def make_winograd(dtype, M, MR, HIGH):
 PackBlock = Block(
     "WinogradWeights",
     "w u scratch",
-    "groups rows channels depth kernel_rows kernel_columns kh kw strips u_plane w_group w_row w_channel w_first w_step",
+    "groups rows channels depth kernel_rows kernel_columns kh kw strips u_plane w_group w_row w_channel w_first w_step "
+    "regular",
 )
 
 
 @cache
-def make_pack(dtype, M):
+def make_pack(dtype, FH, FW):
     """The kernel that transforms weights."""
-    KIND, ITEM, LANES, A2 = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype), (M + 2) ** 2
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    (AH, _, RH), (AW, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
+    A2, TAPS = AH * AW, RH * RW
 
     @helper
     def collect_kernel(a, w, first, count, number, panel, at):
-        """One of the kernels of 3 x 3 weights that each lane's kernel from w[first] on is made of, with 0 behind its
+        """One of the kernels of RH x RW weights that each lane's kernel from w[first] on is made of, with 0 behind its
         ends."""
         parts = a.kernel_rows * a.kernel_columns
-        row0, column0 = number % parts // a.kernel_columns * 3, number % a.kernel_columns * 3
-        for t in range(9):
-            row, column = row0 + t // 3, column0 + t % 3
+        row0, column0 = number % parts // a.kernel_columns * RH, number % a.kernel_columns * RW
+        for t in range(TAPS):
+            row, column = row0 + t // RW, column0 + t % RW
             place = first + ((number // parts * a.kh + row) * a.kw + column) * a.w_step
             inside = row < a.kh and column < a.kw
             for lane in range(LANES):
@@ -106,15 +126,14 @@ def make_pack(dtype, M):
 
     @helper
     def collect(a, w, first, count, kernels, each, panel):
-        """panel[(k, t), lane] = weight t of the k-th kernel of 3 x 3 from w[first] on, of the lane's output channel;
+        """panel[(k, t), lane] = weight t of the k-th kernel of RH x RW from w[first] on, of the lane's output channel;
         each: of them in a channel."""
-        whole = count >= LANES and kernels == LANES and a.w_step == 1 and a.w_channel == 9 * each
-        if whole:  # kernels follow each other
-            for i in range(0, 9 * LANES, LANES):
+        if count >= LANES and kernels == LANES and a.regular:
+            for i in range(0, TAPS * LANES, LANES):
                 transpose_block(w, first + i, a.w_row, panel, i * LANES, LANES)
         else:
             for k in range(kernels):
-                collect_kernel(a, w, first + k // each * a.w_channel, count, k % each, panel, 9 * k * LANES)
+                collect_kernel(a, w, first + k // each * a.w_channel, count, k % each, panel, TAPS * k * LANES)
 
     @tile_body(PackBlock, dtype)
     def conv_winograd_pack(block, tile, worker):
@@ -133,7 +152,7 @@ def make_pack(dtype, M):
                 for k in range(kernels):
                     term = k % each * a.channels + c + k // each
                     ui = g * A2 * a.u_plane + (strip * each * a.channels + term) * STRIP + row % STRIP
-                    winograd_weights(panel, 9 * k * LANES, u, ui, a.u_plane, M)
+                    winograd_weights(panel, TAPS * k * LANES, u, ui, a.u_plane, FH, FW)
 
     return conv_winograd_pack
 
@@ -141,132 +160,17 @@ def make_pack(dtype, M):
 # ---- programs
 
 BLOCK_BYTES = 1 << 20  # of V of one block of tiles: a second-level cache
-LEAST_TILES, MOST_TILES = 48, 96  # of a block: each passes once over U
+LEAST_TILES = 48  # of a block
 CHUNK_BYTES = 400_000  # of M
 
 
-MOST_KERNEL = 9
-
-
-class Problem(NamedTuple):
-    """A convolution as the kernel sees it: the forward pass, or the data gradient with channels changed about."""
-
-    dtype: str
-    images: int
-    groups: int
-    channels: int
-    rows: int
-    kernel: tuple
-    source: tuple
-    grid: tuple
-    padding: tuple
-    depth_step: int
-    dilation: tuple
-    flipped: bool
-
-    @property
-    def depth(self):
-        return self.kernel[0]
-
-    @property
-    def parts(self):
-        """Rows and columns of kernels of 3 x 3 that the kernel is made of, with zeros behind its ends."""
-        return split(self.kernel[1], 3), split(self.kernel[2], 3)
-
-    def tile_rows(self, M, pieces=0):
-        """(rows, columns) of tiles in each image of pixels of one residue; in whole pieces, where those are wanted, of
-        which so many are a vector of tiles."""
-        rows, columns = (split(split(size, d), M) for size, d in zip(self.grid[1:], self.dilation[1:], strict=True))
-        piece = lanes(self.dtype) // pieces if pieces else 1
-        return rows, split(columns, piece) * piece
-
-    def tiles(self, M, pieces=0):
-        return self.images * self.grid[0] * prod(self.dilation[1:]) * prod(self.tile_rows(M, pieces))
-
-    @property
-    def terms(self):
-        return self.channels * self.depth * prod(self.parts)
-
-    @property
-    def strips(self):
-        return split(self.rows, STRIP)
-
-    @property
-    def u_plane(self):
-        """Elements of U from one frequency to the next: a line more than there are, or the lines of all frequencies
-        would fall on a few sets of the cache."""
-        return (self.strips * self.terms + 1) * STRIP
-
-
 @lru_cache(maxsize=1024)
-def forward_problem(spec):
-    return Problem(
-        *(spec.dtype, spec.n, spec.g, spec.icg, spec.ocg, (spec.kd, spec.kh, spec.kw), (spec.id, spec.ih, spec.iw)),
-        *((spec.od, spec.oh, spec.ow), (spec.pd, spec.ph, spec.pw), spec.sd, (spec.dd, spec.dh, spec.dw), False),
-    )
-
-
-@lru_cache(maxsize=1024)
-def data_problem(spec):
-    """The data gradient of a convolution of stride 1: gy, padded so that every tap meets every pixel, by the weights
-    turned round."""
-    kernel = spec.kd, spec.kh, spec.kw
-    padding = ((kernel[0] - 1) * spec.dd - spec.pd, (kernel[1] - 1) * spec.dh - spec.ph)
-    padding += ((kernel[2] - 1) * spec.dw - spec.pw,)
-    return Problem(
-        *(spec.dtype, spec.n, spec.g, spec.ocg, spec.icg, kernel, (spec.od, spec.oh, spec.ow)),
-        *((spec.id, spec.ih, spec.iw), padding, 1, (spec.dd, spec.dh, spec.dw), True),
-    )
-
-
-def _pixels(channels, size, image, depth, row, column):
-    """The entries of runs from SOURCE, or from TARGET on; channels: of an image."""
-    place = ((image * channels * size[0] + depth) * size[1] + row) * size[2] + column
-    low, high = np.clip(-column, 0, 62), np.clip(size[2] - column, 0, 62)
-    bits = np.where(low < high, np.left_shift(1, high) - np.left_shift(1, low), 0)
-    return place, row, bits, depth
-
-
-def tile_runs(problem, M, blocks, pieces=0):
-    """(the table of runs of all blocks, for each block: its tiles, the end of its runs; both behind a block 0 that has
-    none)."""
-    LANES, tiles, (th, tw) = lanes(problem.dtype), problem.tiles(M, pieces), problem.tile_rows(M, pieces)
-    _, dh, dw = problem.dilation
-    edges = np.minimum(split(tiles, LANES) * np.arange(blocks + 1) // blocks * LANES, tiles)
-    first = np.arange(0, tiles, LANES // pieces) if pieces else np.union1d(np.arange(0, tiles, tw), edges[:-1])
-    block, row = np.searchsorted(edges, first, side="right") - 1, first // tw
-    image, residue = row // (th * dh * dw), row // th % (dh * dw)
-    h, w = residue // dw + row % th * M * dh, residue % dw + first % tw * M * dw
-    count = np.diff(first, append=tiles)
-    image, depth = np.divmod(image, problem.grid[0])
-    in_depth = depth * problem.depth_step - problem.padding[0]
-    in_row, in_column = h - problem.padding[1], w - problem.padding[2]
-    table = np.stack(
-        [
-            *(first - edges[block], count, image, depth, in_row, in_column, h, w),
-            np.clip(-((h - problem.grid[1]) // dh), 0, M),
-            np.clip(-((w - problem.grid[2]) // dw), 0, M * count),
-            *_pixels(problem.groups * problem.channels, problem.source, image, in_depth, in_row, in_column),
-            *_pixels(problem.groups * problem.rows, problem.grid, image, depth, h, w),
-        ],
-        axis=1,
-    )
-    if pieces:  # whole vectors of tiles: what is missing in the last one lies in no image
-        nothing = np.zeros((-len(table) % pieces, table.shape[1]), np.int64)
-        nothing[:, [SOURCE + 1, TARGET + 1]] = -(1 << 40)
-        table = np.concatenate([table, nothing])
-    ends = np.searchsorted(first, edges) * table.shape[1]
-    ends[-1] = table.size
-    return table.astype(np.int64).ravel(), np.stack([np.diff(edges, prepend=0), ends], axis=1).astype(np.int64).ravel()
-
-
-@lru_cache(maxsize=1024)
-def _plan(problem, M, threads):
+def _plan(problem, tile, threads):
     """(body, tiles, numbers and tables, scratch) of the convolution's row."""
-    pieces = best_form(problem, M)[0]
-    LANES, A2, tiles = lanes(problem.dtype), (M + 2) ** 2, problem.tiles(M, pieces)
+    order, terms = best_order(problem, tile)[0], problem.terms(tile)
+    LANES, A2, tiles = lanes(problem.dtype), prod(frequencies(tile)), count_tiles(problem, tile, order)
     vectors, itemsize = split(tiles, LANES), np.dtype(problem.dtype).itemsize
-    most = min(MOST_TILES, max(LEAST_TILES, BLOCK_BYTES // (A2 * itemsize * problem.terms))) // LANES
+    most = min(most_tiles(tile), max(LEAST_TILES, BLOCK_BYTES // (A2 * itemsize * terms))) // LANES
     blocks = max(1, round(tiles / (most * LANES)))
     parts = 1
     if threads > 1:  # as many tiles for each thread, whatever that does to their size
@@ -274,114 +178,68 @@ def _plan(problem, M, threads):
         parts = min(problem.strips, split(threads, blocks * problem.groups))
     pitch = split(vectors, blocks) * LANES
     chunk = max(1, CHUNK_BYTES // (A2 * pitch * STRIP * itemsize))
-    v_plane, m_plane = problem.terms * pitch + 16, min(chunk, problem.strips) * STRIP * pitch + 16
+    v_plane, m_plane = terms * pitch + 16, min(chunk, problem.strips) * STRIP * pitch + 16
     r_pitch = pitch + LANES  # a vector that begins at the last tile ends there
     numbers = {
         **dict(zip(("xd", "xh", "xw", "yd", "yh", "yw"), problem.source + problem.grid, strict=True)),
         **dict(zip(("dd", "dh", "dw"), problem.dilation, strict=True)),
         **{"groups": problem.groups, "channels": problem.channels, "depth": problem.depth, "rows": problem.rows},
         **{"blocks": blocks, "parts": parts, "pitch": pitch, "r_pitch": r_pitch, "v_plane": v_plane},
-        **{"m_plane": m_plane, "u_plane": problem.u_plane, "strips": problem.strips, "chunk": chunk},
-        **{"sd": problem.depth_step, "pd": problem.padding[0], "pieces": pieces},
-        **dict(zip(("kernel_rows", "kernel_columns"), problem.parts, strict=True)),
+        **{"m_plane": m_plane, "u_plane": problem.u_plane(tile), "strips": problem.strips, "chunk": chunk},
+        **{"sd": problem.depth_step, "pd": problem.padding[0], "pieces": max(order, 0)},
+        **dict(zip(("kernel_rows", "kernel_columns"), problem.parts(tile), strict=True)),
     }
-    numbers["runs"], numbers["starts"] = tile_runs(problem, M, blocks, pieces)
-    scratch = A2 * (v_plane + m_plane + r_pitch) + (M + 1) * LANES
+    numbers["runs"], numbers["starts"] = tile_runs(problem, tile, blocks, order)
+    scratch = A2 * (v_plane + m_plane + r_pitch) + (outputs(tile)[1] + 1) * LANES
     high, low = (16, 8) if isa.registers >= 32 else (8, 4)
-    body = make_winograd(problem.dtype, M, low, high)
+    body = make_winograd(problem.dtype, *tile, order == APART, low, high)
     return body, problem.groups * blocks * parts, numbers, scratch
 
 
-def packed_size(problem, M):
-    return (M + 2) ** 2 * problem.groups * problem.u_plane
+def packed_size(problem, tile):
+    return prod(frequencies(tile)) * problem.groups * problem.u_plane(tile)
 
 
-def pack_row(problem, M, w, u):
+def pack_row(problem, tile, w, u):
     """The row that transforms the weights."""
-    taps = prod(problem.kernel)
+    taps, parts = prod(problem.kernel), problem.parts(tile)
     if problem.flipped:  # w (groups * channels, rows, taps), the last tap first
         steps = {"w_group": problem.channels * problem.rows * taps, "w_row": taps, "w_channel": problem.rows * taps}
         steps |= {"w_first": taps - 1, "w_step": -1}
     else:
         steps = {"w_group": problem.rows * problem.channels * taps, "w_row": problem.channels * taps, "w_channel": taps}
         steps |= {"w_first": 0, "w_step": 1}
-    sizes = {name: getattr(problem, name) for name in ("groups", "rows", "channels", "depth", "strips", "u_plane")}
-    sizes |= dict(zip(("kernel_rows", "kernel_columns", "kh", "kw"), problem.parts + problem.kernel[1:], strict=True))
-    scratch = 9 * lanes(problem.dtype) * max(lanes(problem.dtype), problem.terms // problem.channels)
-    work = _pack_cost(problem)
-    return Row(
-        make_pack(problem.dtype, M), problem.groups * problem.strips, {"w": w, "u": u, **sizes, **steps}, work, scratch
-    )
+    each, size = problem.depth * prod(parts), prod(winograd_sizes(F)[2] for F in tile)
+    # the kernels that a kernel is made of follow each other in it
+    regular = not problem.flipped and taps == each * size and (parts[1] == 1 or problem.kernel[1] == 1)
+    sizes = {name: getattr(problem, name) for name in ("groups", "rows", "channels", "depth", "strips")}
+    sizes |= {"u_plane": problem.u_plane(tile), "regular": int(regular)}
+    sizes |= dict(zip(("kernel_rows", "kernel_columns", "kh", "kw"), parts + problem.kernel[1:], strict=True))
+    scratch = size * lanes(problem.dtype) * max(lanes(problem.dtype), each)
+    body = make_pack(problem.dtype, *tile)
+    values = {"w": w, "u": u, **sizes, **steps}
+    return Row(body, problem.groups * problem.strips, values, pack_cost(problem, tile), scratch)
 
 
-def emit(problem, M, x, w, u, bias, y, epilogue):
+def emit(problem, tile, x, w, u, bias, y, epilogue):
     """The rows of a problem; u: packed weights, or None to pack w first."""
     rows = ()
     if u is None:
-        u = Temporary(packed_size(problem, M), problem.dtype)
-        rows = (pack_row(problem, M, w, u)._replace(temporaries=("u",)),)
-    body, tiles, numbers, scratch = _plan(problem, M, driver.get_num_threads())
+        u = Temporary(packed_size(problem, tile), problem.dtype)
+        rows = (pack_row(problem, tile, w, u)._replace(temporaries=("u",)),)
+    body, tiles, numbers, scratch = _plan(problem, tile, driver.get_num_threads())
     values = {"x": x, "u": u, "bias": bias, "y": y, **numbers}
     values |= {"low": epilogue.low, "high": epilogue.high, "accumulate": int(epilogue.accumulate)}
-    return (*rows, Row(body, tiles, values, _cost(problem, M), scratch, ("u",) if rows else ()))
+    work = best_order(problem, tile)[1]
+    return (*rows, Row(body, tiles, values, work, scratch, ("u",) if rows else ()))
 
 
-PACK_NANOSECONDS = 150  # to transform the weights of STRIP output channels
-ROW_CYCLES, GATHER_CYCLES = 65, 110  # to transform one row of a vector of tiles, and to bring dilated pixels together
-COLUMN_CYCLES, OUT_CYCLES = 9, 14  # of the other transforms of a vector of tiles, for each frequency
-WRITE_CYCLES = 45  # to write one row of pixels of a run of tiles
-PIECES_CYCLES, PIECE_CYCLES = (8, 5), 7  # to read a row of a vector of tiles in pieces, and more for each; to write one
-NEAR_BYTES, FAR_BYTES, CACHE_BYTES = (
-    25,
-    12,
-    24 << 20,
-)  # read in a nanosecond from the last cache, of this size, and memory
-
-
-def _form_cost(problem, M, pieces):
-    """The multiplications or, if that takes longer, reading U once a block; and the transforms."""
-    LANES, A = lanes(problem.dtype), M + 2
-    tiles, rows = problem.tiles(M, pieces), problem.groups * problem.strips * STRIP
-    width, vectors = problem.tile_rows(M, pieces)[1], split(tiles, LANES)
-    if pieces:
-        reads = vectors * (PIECES_CYCLES[0] + PIECES_CYCLES[1] * pieces)
-        writes = tiles // (LANES // pieces) * PIECE_CYCLES
-    else:
-        runs = tiles // width * split(width, LANES)
-        reads = runs * (ROW_CYCLES + (GATHER_CYCLES if problem.dilation[2] > 1 else 0))
-        writes = runs * WRITE_CYCLES
-    products = A * A * max(tiles / LANES, 0.3) * problem.terms * rows
-    inputs = problem.groups * problem.terms * (A * reads + A * A * vectors * COLUMN_CYCLES)
-    outputs = rows * (A * A * vectors * OUT_CYCLES + M * writes)
-    weights = A * A * problem.terms * rows * np.dtype(problem.dtype).itemsize
-    reading = split(tiles, MOST_TILES) * weights / (NEAR_BYTES if weights < CACHE_BYTES else FAR_BYTES)
-    cycle = 2 * LANES * NANOSECONDS_PER_FLOP
-    return max(products * cycle, reading) + cycle * (inputs + outputs)
-
-
-@lru_cache(maxsize=1024)
-def best_form(problem, M):
-    """(pieces in a vector of tiles, or 0 for runs of any length; the cost)."""
-    forms = [0, M, 2 * M] if problem.dilation[1:] == (1, 1) else [0]
-    costs = {pieces: _form_cost(problem, M, pieces) for pieces in forms if pieces <= lanes(problem.dtype)}
-    best = min(costs, key=lambda pieces: costs[pieces])
-    return best, costs[best]
-
-
-def _cost(problem, M):
-    return best_form(problem, M)[1]
-
-
-def _pack_cost(problem):
-    slower = 1 if problem.parts == (1, 1) else 3
-    return PACK_NANOSECONDS * slower * problem.groups * problem.strips * problem.terms
+MOST_KERNEL, LONGEST_LINE = 9, 33
 
 
 def refusal(spec):
     if spec.dtype != "float32":
         return f"is tuned for float32, has {spec.dtype}"
-    if min(spec.kh, spec.kw) < 3 or max(spec.kh, spec.kw) > MOST_KERNEL:
-        return f"needs a kernel of 3 x 3 to {MOST_KERNEL} x {MOST_KERNEL}, has {spec.kh} x {spec.kw}"
     if (spec.sh, spec.sw) != (1, 1):
         return f"needs stride 1, has {spec.sh} x {spec.sw}"
     if 0 in (spec.n, spec.ic, spec.oc, spec.in_pixels, spec.out_pixels):
@@ -389,33 +247,65 @@ def refusal(spec):
     return None
 
 
-def _data_refusal(spec):
-    return refusal(spec) or (f"needs depth stride 1, has {spec.sd}" if spec.sd > 1 else None)
+def plane_refusal(spec):
+    if min(spec.kh, spec.kw) < 3 or max(spec.kh, spec.kw) > MOST_KERNEL:
+        return f"needs a kernel of 3 x 3 to {MOST_KERNEL} x {MOST_KERNEL}, has {spec.kh} x {spec.kw}"
+    return refusal(spec)
+
+
+class Square(NamedTuple):
+    """Tiles of M x M pixels, by F(M, 3) in both directions."""
+
+    F: int
+
+    def case(self, problem):
+        """(the problem, the shape of its tiles)."""
+        return problem, (self.F, self.F)
+
+    def objection(self, spec, problem):
+        """Why such tiles do not fit, or None."""
+        found = plane_refusal(spec)
+        if found is None and not orders(*self.case(problem)):
+            return "needs dilated columns"
+        return found
+
+
+class Line(NamedTuple):
+    """Tiles of four pixels in one direction, for kernels that have but one."""
+
+    F: int
+
+    def case(self, problem):
+        line = line_problem(problem)
+        return line, (self.F, 11) if line.kernel[1] > 1 else (11, self.F)
+
+    def objection(self, spec, problem):
+        if line_length(problem) not in range(3, LONGEST_LINE + 1):
+            return f"needs a kernel of 3 to {LONGEST_LINE} pixels in one direction"
+        return refusal(spec)
 
 
 class _Forward(Impl):
-    """Common to the tile sizes M."""
-
-    M: int
+    tiles: Square | Line
     epilogue = True
 
-    @staticmethod
-    def when(spec):
-        return refusal(spec)
+    @classmethod
+    def when(cls, spec):
+        return cls.tiles.objection(spec, forward_problem(spec))
 
     @classmethod
     def cost(cls, spec):
-        return _cost(forward_problem(spec), cls.M)
+        return best_order(*cls.tiles.case(forward_problem(spec)))[1]
 
-    @staticmethod
-    def pack_cost(spec):
-        return _pack_cost(forward_problem(spec))
+    @classmethod
+    def pack_cost(cls, spec):
+        return pack_cost(*cls.tiles.case(forward_problem(spec)))
 
     @classmethod
     def pack(cls, spec, weight):
-        problem = forward_problem(spec)
-        u = np.empty(packed_size(problem, cls.M), spec.dtype)
-        launch(pack_row(problem, cls.M, weight, u))
+        problem, tile = cls.tiles.case(forward_problem(spec))
+        u = np.empty(packed_size(problem, tile), spec.dtype)
+        launch(pack_row(problem, tile, weight, u))
         return u
 
     @classmethod
@@ -423,45 +313,78 @@ class _Forward(Impl):
         bias, epilogue = buffers.get("b"), buffers.get("epilogue", NO_EPILOGUE)
         bias = zeros(spec.oc, spec.dtype) if bias is None else bias
         w, packed = buffers["w"], buffers.get("packed")
-        return emit(forward_problem(spec), cls.M, buffers["x"], w, packed, bias, buffers["y"], epilogue)
+        problem, tile = cls.tiles.case(forward_problem(spec))
+        return emit(problem, tile, buffers["x"], w, packed, bias, buffers["y"], epilogue)
 
 
 class _BackwardData(Impl):
-    """Common to the tile sizes M."""
-
-    M: int
+    tiles: Square | Line
     takes_bias = True  # a buffer `b` with a value per channel of gx
 
-    @staticmethod
-    def when(spec):
-        return _data_refusal(spec)
+    @classmethod
+    def when(cls, spec):
+        if spec.sd > 1:
+            return f"needs depth stride 1, has {spec.sd}"
+        return cls.tiles.objection(spec, data_problem(spec))
 
     @classmethod
     def cost(cls, spec):
-        return _cost(data_problem(spec), cls.M) + _pack_cost(data_problem(spec))
+        problem, tile = cls.tiles.case(data_problem(spec))
+        return best_order(problem, tile)[1] + pack_cost(problem, tile)
 
     @classmethod
     def emit(cls, spec, buffers):
         bias = buffers.get("b")
         bias = zeros(spec.ic, spec.dtype) if bias is None else bias
-        return emit(data_problem(spec), cls.M, buffers["gy"], buffers["w"], None, bias, buffers["gx"], NO_EPILOGUE)
+        problem, tile = cls.tiles.case(data_problem(spec))
+        return emit(problem, tile, buffers["gy"], buffers["w"], None, bias, buffers["gx"], NO_EPILOGUE)
 
 
 @implements("conv.fwd", rank=20)
 class ForwardF4(_Forward):
-    name, M = "conv_fwd_winograd_f4x3", 4
+    name, tiles = "conv_fwd_winograd_f4x3", Square(43)
 
 
 @implements("conv.fwd", rank=21)
 class ForwardF2(_Forward):
-    name, M = "conv_fwd_winograd_f2x3", 2
+    name, tiles = "conv_fwd_winograd_f2x3", Square(23)
+
+
+@implements("conv.fwd", rank=22)
+class ForwardF3(_Forward):
+    name, tiles = "conv_fwd_winograd_f3x3", Square(33)
+
+
+@implements("conv.fwd", rank=23)
+class ForwardLine(_Forward):
+    name, tiles = "conv_fwd_winograd_line_f4x3", Line(43)
+
+
+@implements("conv.fwd", rank=24)
+class ForwardLongLine(_Forward):
+    name, tiles = "conv_fwd_winograd_line_f4x4", Line(44)
 
 
 @implements("conv.bwd_data", rank=20)
 class BackwardDataF4(_BackwardData):
-    name, M = "conv_bwd_data_winograd_f4x3", 4
+    name, tiles = "conv_bwd_data_winograd_f4x3", Square(43)
 
 
 @implements("conv.bwd_data", rank=21)
 class BackwardDataF2(_BackwardData):
-    name, M = "conv_bwd_data_winograd_f2x3", 2
+    name, tiles = "conv_bwd_data_winograd_f2x3", Square(23)
+
+
+@implements("conv.bwd_data", rank=22)
+class BackwardDataF3(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_f3x3", Square(33)
+
+
+@implements("conv.bwd_data", rank=23)
+class BackwardDataLine(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_line_f4x3", Line(43)
+
+
+@implements("conv.bwd_data", rank=24)
+class BackwardDataLongLine(_BackwardData):
+    name, tiles = "conv_bwd_data_winograd_line_f4x4", Line(44)

@@ -7,7 +7,15 @@ from functools import cache
 
 from .._jit import helper
 from ..simd import add_part, clamp_tile, fma_run, load_tile, store_part, store_tile, zero_tile
-from ..simd_winograd import winograd_columns, winograd_out, winograd_pieces, winograd_row
+from ..simd_winograd import (
+    winograd_apart,
+    winograd_columns,
+    winograd_out,
+    winograd_out_apart,
+    winograd_pieces,
+    winograd_row,
+    winograd_sizes,
+)
 from .patches import end_inside, first_inside, make_copy_run
 
 STRIP = 16  # output channels that lie side by side in U
@@ -27,60 +35,119 @@ TARGET = 14  # the same of the output
 
 # Where rows of tiles are short, runs are pieces, a vector of pixels wide or half of one: a vector of tiles is M or 2 M
 # of them from anywhere.
+# Where the pixels of a tile lie apart (the columns of a dilated kernel, or of one that is one column wide), tiles that
+# begin at neighbouring pixels lie side by side: a vector of tiles is one of pixels, at any distance.
 
 
 @cache
-def make_input(M, LANES):
-    """V of a block of tiles."""
-    A, N, gather_run = M + 2, 2 * M, make_copy_run(0, LANES)
+def make_rows(FH, FW, APART, LANES):
+    """The rows' half of the transform, for runs of tiles."""
+    (AH, _, _), (AW, MW, RW), gather_run = winograd_sizes(FH), winograd_sizes(FW), make_copy_run(0, LANES)
 
     @helper
-    def transform_row(a, x, row, inside, column, count, r, at, line):
-        """The rows' half of the transform for `count` tiles from a column of the image row that begins at x[row];
-        dilated, the pixels are brought together in `line` first."""
+    def transform_row(a, x, row, inside, column, count, r, at, pitch, line):
+        """`count` tiles from a column of the image row that begins at x[row]."""
         for j in range(0, count, LANES):
-            start = column + j * M * a.dw
-            if a.dw == 1:
+            if APART:
+                start = column + j
                 low, high = (-start, a.xw - start) if inside else (0, 0)
-                winograd_row(x, row + start, low, high, r, at + j, a.r_pitch, M)
-            else:
-                wanted = min(M * LANES, M * (count - j)) + 2
+                winograd_apart(x, row + start, low, high, a.dw, r, at + j, pitch, FW)
+            elif a.dw == 1:
+                start = column + j * MW
+                low, high = (-start, a.xw - start) if inside else (0, 0)
+                winograd_row(x, row + start, low, high, r, at + j, pitch, FW)
+            else:  # dilated pixels are brought together in `line` first
+                start = column + j * MW * a.dw
+                wanted = min(MW * LANES, MW * (count - j)) + RW - 1
                 low, high = first_inside(start, a.dw), end_inside(start, a.dw, a.xw, wanted)
                 low, high = (low, high) if inside else (0, 0)
                 gather_run(x, row + start, a.dw, low, high, wanted, line, 0)
-                winograd_row(line, 0, 0, wanted, r, at + j, a.r_pitch, M)
+                winograd_row(line, 0, 0, wanted, r, at + j, pitch, FW)
 
     @helper
-    def transform_runs(a, x, plane0, tap, row0, column0, runs, r, line):
+    def transform_runs(a, x, plane0, tap, row0, column0, runs, r, ri, pitch, line):
         for n in range(0, runs.size, RUN):
             depth = runs[n + DEPTH] * a.sd - a.pd + tap * a.dd
             plane = runs[n + IMAGE] * a.groups * a.channels * a.xd + plane0 + depth
-            for i in range(A):
+            for i in range(AH):
                 h = runs[n + IN_ROW] + row0 + i * a.dh
                 inside = 0 <= depth < a.xd and 0 <= h < a.xh
-                row, at = (plane * a.xh + h) * a.xw, i * A * a.r_pitch + runs[n + FIRST]
-                transform_row(a, x, row, inside, runs[n + IN_COLUMN] + column0, runs[n + COUNT], r, at, line)
+                row, at = (plane * a.xh + h) * a.xw, ri + i * AW * pitch + runs[n + FIRST]
+                transform_row(a, x, row, inside, runs[n + IN_COLUMN] + column0, runs[n + COUNT], r, at, pitch, line)
+
+    return transform_runs
+
+
+@cache
+def make_pieces(F, LANES):
+    """The rows' half of the transform, for tiles in pieces."""
+    _, M, _ = winograd_sizes(F)
+    N = 2 * M
+
+    @helper
+    def transform_pieces(a, x, plane, tap, row0, column0, runs, count, r):
+        at, d = ((plane + tap * a.dd) * a.xh + row0) * a.xw + column0, tap * a.dd
+        for j in range(0, count, LANES):
+            where = j // LANES * a.pieces * RUN + SOURCE
+            if a.pieces == M:
+                winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, F, M)
+            else:
+                winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, F, N)
+
+    return transform_pieces
+
+
+@cache
+def make_term(FH, FW):
+    (_, _, RH), (_, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
+
+    @helper
+    def place_of(a, term, g):
+        """(plane of the channel, tap in depth, first row, first column) of a term: a channel of the image under one of
+        the kernels of RH x RW pixels that the kernel is made of."""
+        kernel, c = term // a.channels, term % a.channels
+        tap, rest = kernel // (a.kernel_rows * a.kernel_columns), kernel % (a.kernel_rows * a.kernel_columns)
+        row0, column0 = rest // a.kernel_columns * RH * a.dh, rest % a.kernel_columns * RW * a.dw
+        return (g * a.channels + c) * a.xd, tap, row0, column0
+
+    return place_of
+
+
+@cache
+def make_input(FH, FW, APART, LANES):
+    """V of a block of tiles, for one term."""
+    place_of, transform_runs = make_term(FH, FW), make_rows(FH, FW, APART, LANES)
+    if FH == 11:
+
+        @helper
+        def transform_rows(a, x, term, g, runs, count, r, v, vi, line):
+            plane, tap, row0, column0 = place_of(a, term, g)
+            transform_runs(a, x, plane, tap, row0, column0, runs, v, vi, a.v_plane, line)
+
+        return transform_rows
+
+    if FH != FW or APART:
+
+        @helper
+        def transform_both(a, x, term, g, runs, count, r, v, vi, line):
+            plane, tap, row0, column0 = place_of(a, term, g)
+            transform_runs(a, x, plane, tap, row0, column0, runs, r, 0, a.r_pitch, line)
+            for j in range(0, count, LANES):
+                winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, FH, FW)
+
+        return transform_both
+
+    transform_pieces = make_pieces(FW, LANES)
 
     @helper
     def transform_input(a, x, term, g, runs, count, r, v, vi, line):
-        """V of a block of tiles for one term: a channel of the image under one of the kernels of 3 x 3 pixels that the
-        kernel is made of."""
-        kernel, c = term // a.channels, term % a.channels
-        tap, rest = kernel // (a.kernel_rows * a.kernel_columns), kernel % (a.kernel_rows * a.kernel_columns)
-        row0, column0 = rest // a.kernel_columns * 3 * a.dh, rest % a.kernel_columns * 3 * a.dw
-        plane = (g * a.channels + c) * a.xd
+        plane, tap, row0, column0 = place_of(a, term, g)
         if a.pieces:
-            at = ((plane + tap * a.dd) * a.xh + row0) * a.xw + column0
-            for j in range(0, count, LANES):
-                where, d = j // LANES * a.pieces * RUN + SOURCE, tap * a.dd
-                if a.pieces == M:
-                    winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, M, M)
-                else:
-                    winograd_pieces(x, at, runs, where, RUN, d, row0, column0, a.xd, a.xh, a.xw, r, j, a.r_pitch, M, N)
+            transform_pieces(a, x, plane, tap, row0, column0, runs, count, r)
         else:
-            transform_runs(a, x, plane, tap, row0, column0, runs, r, line)
+            transform_runs(a, x, plane, tap, row0, column0, runs, r, 0, a.r_pitch, line)
         for j in range(0, count, LANES):
-            winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, M)
+            winograd_columns(r, j, a.r_pitch, v, vi + j, a.v_plane, FH, FW)
 
     return transform_input
 
@@ -169,36 +236,61 @@ def make_write(NR, LANES):
 
 
 @cache
-def make_output(M, LANES):
-    """Pixels of a block of tiles from M."""
-
-    write_row, write_piece = make_write(M, LANES), make_write(1, LANES)
+def make_write_apart(MW, LANES):
+    """write_row for tiles whose pixels lie dw apart."""
+    write_row = make_write(1, LANES)
 
     @helper
-    def write_apart(a, o, oi, count, y, yi):
-        """write_row for pixels dw apart."""
+    def write_columns(a, o, oi, pitch, count, column, y, yi):
+        """Tiles side by side, each of whose MW pixels is in a row of o."""
+        for j in range(MW):
+            width = min(count, a.yw - column - j * a.dw)
+            write_row(a, o, oi + j * pitch, width, y, yi + j * a.dw, a.low, a.high)
+
+    @helper
+    def write_pixels(a, o, oi, count, y, yi):
+        """Pixels of tiles that lie side by side in o."""
         low, high = y.dtype.type(a.low), y.dtype.type(a.high)
         for j in range(count):
             value = o[oi + j] + (y[yi + j * a.dw] if a.accumulate else y.dtype.type(0))
             value = low if value < low else value
             y[yi + j * a.dw] = high if value > high else value
 
+    return write_columns, write_pixels
+
+
+@cache
+def make_output(FH, FW, APART, LANES):
+    """Pixels of a block of tiles from M."""
+    _, MW, _ = winograd_sizes(FW)
+    write_row, write_piece = make_write(MW, LANES), make_write(1, LANES)
+    write_columns, write_pixels = make_write_apart(MW, LANES)
+
+    @helper
+    def write_run(a, o, oi, first, count, width, column, y, at):
+        """One row of pixels of a run of tiles, whose row in o begins at oi."""
+        if APART:
+            write_columns(a, o, MW * oi + first, a.pitch, count, column, y, at)
+        elif a.pieces:
+            write_piece(a, o, MW * (oi + first), width, y, at, a.low, a.high)
+        elif a.dw == 1:
+            write_row(a, o, MW * (oi + first), width, y, at, a.low, a.high)
+        else:
+            write_pixels(a, o, MW * (oi + first), width, y, at)
+
     @helper
     def transform_output(a, m, mi, bias, oi, g, row, runs, count, o, y):
         """One output channel of a block of tiles."""
-        o_row = M * a.pitch
         for j in range(0, count, LANES):
-            winograd_out(m, mi + j, a.m_plane, bias, oi, o, M * j, o_row, M)
+            if APART:
+                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, a.pitch, FH, FW)
+            else:
+                winograd_out(m, mi + j, a.m_plane, bias, oi, o, MW * j, MW * a.pitch, FH, FW)
         for n in range(0, runs.size, RUN):
             plane = ((runs[n + IMAGE] * a.groups + g) * a.rows + row) * a.yd + runs[n + DEPTH]
-            at = (plane * a.yh + runs[n + OUT_ROW]) * a.yw + runs[n + OUT_COLUMN]
+            at, column = (plane * a.yh + runs[n + OUT_ROW]) * a.yw + runs[n + OUT_COLUMN], runs[n + OUT_COLUMN]
             for i in range(runs[n + HEIGHT]):
-                oi = i * o_row + M * runs[n + FIRST]
-                if a.pieces:
-                    write_piece(a, o, oi, runs[n + WIDTH], y, at + i * a.yw, a.low, a.high)
-                elif a.dw == 1:
-                    write_row(a, o, oi, runs[n + WIDTH], y, at + i * a.dh * a.yw, a.low, a.high)
-                else:
-                    write_apart(a, o, oi, runs[n + WIDTH], y, at + i * a.dh * a.yw)
+                place = at + i * a.dh * a.yw
+                write_run(a, o, i * a.pitch, runs[n + FIRST], runs[n + COUNT], runs[n + WIDTH], column, y, place)
 
     return transform_output

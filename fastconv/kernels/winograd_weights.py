@@ -17,6 +17,7 @@ from .._jit import Block, TileBody, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row, Temporary
 from ..simd import array_at, fields, lanes, zero_vector
+from ..simd_winograd import winograd_sizes
 from ..simd_winograd_backward import (
     dot_products,
     winograd_gradient_columns,
@@ -25,7 +26,8 @@ from ..simd_winograd_backward import (
     winograd_weight_gradient,
 )
 from .gathers import NANOSECONDS_PER_FLOP, split
-from .winograd import COLUMN_CYCLES, PIECES_CYCLES, ROW_CYCLES, Problem, best_form, forward_problem, refusal, tile_runs
+from .winograd import plane_refusal
+from .winograd_problem import COLUMN_CYCLES, Problem, best_order, count_tiles, forward_problem, read_cycles, tile_runs
 from .winograd_stages import COUNT, DEPTH, FIRST, HEIGHT, IMAGE, OUT_COLUMN, OUT_ROW, RUN, TARGET, WIDTH, make_input
 
 GradientBlock = Block(
@@ -38,9 +40,10 @@ SumBlock = Block("WinogradSum", "parts gw", "count part")
 
 
 @cache
-def make_gradient(M, LANES):
+def make_gradient(F, LANES):
     """The transform of the gradient of a block of tiles."""
-    A, N = M + 2, 2 * M
+    A, M, _ = winograd_sizes(F)
+    N = 2 * M
 
     @helper
     def transform_pieces(a, gy, row, g, runs, count, r):
@@ -48,9 +51,9 @@ def make_gradient(M, LANES):
         for j in range(0, count, LANES):
             where = j // LANES * a.pieces * RUN + TARGET
             if a.pieces == M:
-                winograd_gradient_pieces(gy, plane, runs, where, RUN, a.yd, a.yh, a.yw, r, j, a.r_pitch, M, M)
+                winograd_gradient_pieces(gy, plane, runs, where, RUN, a.yd, a.yh, a.yw, r, j, a.r_pitch, F, M)
             else:
-                winograd_gradient_pieces(gy, plane, runs, where, RUN, a.yd, a.yh, a.yw, r, j, a.r_pitch, M, N)
+                winograd_gradient_pieces(gy, plane, runs, where, RUN, a.yd, a.yh, a.yw, r, j, a.r_pitch, F, N)
 
     @helper
     def transform_runs(a, gy, row, g, runs, r):
@@ -61,7 +64,7 @@ def make_gradient(M, LANES):
                 width = runs[n + WIDTH] if i < runs[n + HEIGHT] else 0
                 for j in range(0, runs[n + COUNT], LANES):
                     at = i * A * a.r_pitch + runs[n + FIRST] + j
-                    winograd_gradient_row(gy, place + i * a.yw + M * j, width - M * j, r, at, a.r_pitch, M)
+                    winograd_gradient_row(gy, place + i * a.yw + M * j, width - M * j, r, at, a.r_pitch, F)
 
     @helper
     def transform_gradient(a, gy, row, g, runs, count, r, y, yi):
@@ -70,13 +73,13 @@ def make_gradient(M, LANES):
         else:
             transform_runs(a, gy, row, g, runs, r)
         for j in range(0, count, LANES):
-            winograd_gradient_columns(r, j, a.r_pitch, y, yi + j, a.y_plane, M)
+            winograd_gradient_columns(r, j, a.r_pitch, y, yi + j, a.y_plane, F)
 
     return transform_gradient
 
 
 @cache
-def make_finish(M, MR, NR):
+def make_finish(F, MR, NR):
     """The gradient of the weights from the sums of products."""
     LANES = MR * NR
 
@@ -85,7 +88,7 @@ def make_finish(M, MR, NR):
         blocks = (terms + NR - 1) // NR
         for m in range(0, rows, MR):
             for k in range(0, terms, NR):
-                winograd_weight_gradient(u, (m // MR * blocks + k // NR) * LANES, a.u_plane, w, 0, M)
+                winograd_weight_gradient(u, (m // MR * blocks + k // NR) * LANES, a.u_plane, w, 0, F)
                 for lane in range(LANES):
                     row, term = m + lane // NR, k + lane % NR
                     if row < rows and term < terms:
@@ -98,11 +101,11 @@ def make_finish(M, MR, NR):
 
 
 @cache
-def make_weights(dtype, M, MR, NR):
-    """The kernel for tiles of M x M pixels, whose dot products are taken for MR gradients and NR channels at a time."""
-    KIND, ITEM, LANES, A2 = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype), (M + 2) ** 2
-    transform_input, transform_gradient = make_input(M, LANES), make_gradient(M, LANES)
-    finish = make_finish(M, MR, NR)
+def make_weights(dtype, F, MR, NR):
+    """The kernel for tiles of shape (F, F), whose dot products are taken for MR gradients and NR channels at a time."""
+    KIND, ITEM, LANES, A2 = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype), winograd_sizes(F)[0] ** 2
+    transform_input, transform_gradient = make_input(F, F, False, LANES), make_gradient(F, LANES)
+    finish = make_finish(F, MR, NR)
 
     @tile_body(GradientBlock, dtype)
     def conv_bwd_weights_winograd(block, tile, worker):
@@ -165,7 +168,9 @@ def make_sum(dtype):
 
 # ---- programs
 
-M = 4
+F = 43
+TILE = F, F
+A, M, _ = winograd_sizes(F)
 ROW_PART, TERM_PART = 128, 224  # channels whose sums are kept at once: 4 MB
 BLOCK_BYTES, LEAST_TILES, MOST_TILES = 3 << 20, 96, 256  # of the transformed rows and channels of a block of tiles
 CHUNKS = 4  # sums that are taken apart from each other, where there are too few other tiles for many threads
@@ -192,28 +197,25 @@ def _even(size, most, multiple):
     return split(split(size, split(size, most)), multiple) * multiple
 
 
-def _pieces(problem):
-    return best_form(problem, M)[0]
+def _order(problem):
+    return best_order(problem, TILE)[0]
 
 
 def _blocks(problem):
     """(part of the rows, part of the terms, blocks of tiles, tiles in all)."""
-    (MR, NR), tiles, itemsize = (
-        _tile(problem.dtype),
-        problem.tiles(M, _pieces(problem)),
-        np.dtype(problem.dtype).itemsize,
-    )
-    row_part, term_part = _even(problem.rows, ROW_PART, MR), _even(problem.terms, TERM_PART, NR)
-    most = BLOCK_BYTES // ((M + 2) ** 2 * itemsize * (row_part + term_part))
+    (MR, NR), tiles = _tile(problem.dtype), count_tiles(problem, TILE, _order(problem))
+    itemsize = np.dtype(problem.dtype).itemsize
+    row_part, term_part = _even(problem.rows, ROW_PART, MR), _even(problem.terms(TILE), TERM_PART, NR)
+    most = BLOCK_BYTES // (A * A * itemsize * (row_part + term_part))
     return row_part, term_part, split(tiles, min(MOST_TILES, max(LEAST_TILES, most))), tiles
 
 
 @lru_cache(maxsize=1024)
 def _plan(problem):
-    LANES, A2 = lanes(problem.dtype), (M + 2) ** 2
+    LANES, A2 = lanes(problem.dtype), A * A
     row_part, term_part, blocks, tiles = _blocks(problem)
     blocks = min(blocks, split(tiles, LANES))
-    row_parts, term_parts = split(problem.rows, row_part), split(problem.terms, term_part)
+    row_parts, term_parts = split(problem.rows, row_part), split(problem.terms(TILE), term_part)
     others = problem.groups * row_parts * term_parts
     chunks = min(blocks, CHUNKS) if others < 2 * CHUNKS else 1
     pitch = split(split(tiles, LANES), blocks) * LANES
@@ -226,28 +228,23 @@ def _plan(problem):
         **{"pitch": pitch, "r_pitch": pitch + LANES},
         **{"y_plane": row_part * pitch + LANES, "v_plane": term_part * pitch + LANES},
         **{"u_plane": row_part * term_part + LANES, "kernel_rows": 1, "kernel_columns": 1},
-        **{"pieces": _pieces(problem)},
+        **{"pieces": _order(problem)},
     }
-    numbers["runs"], numbers["starts"] = tile_runs(problem, M, blocks, _pieces(problem))
+    numbers["runs"], numbers["starts"] = tile_runs(problem, TILE, blocks, _order(problem))
     scratch = A2 * (numbers["y_plane"] + numbers["v_plane"] + numbers["u_plane"] + numbers["r_pitch"])
-    body = make_weights(problem.dtype, M, *_tile(problem.dtype))
+    body = make_weights(problem.dtype, F, *_tile(problem.dtype))
     return Plan(body, others * chunks, numbers, scratch + 9 * LANES, _cost(problem))
 
 
 def _cost(problem):
     """The multiplications, adding up their lanes once a block, and the transforms."""
-    LANES, A2 = lanes(problem.dtype), (M + 2) ** 2
+    LANES, A2 = lanes(problem.dtype), A * A
     row_part, term_part, blocks, tiles = _blocks(problem)
-    vectors, pieces = split(tiles, LANES), _pieces(problem)
-    if pieces:
-        reads = vectors * (PIECES_CYCLES[0] + PIECES_CYCLES[1] * pieces)
-    else:
-        width = problem.tile_rows(M)[1]
-        reads = tiles // width * split(width, LANES) * ROW_CYCLES
-    products = A2 * problem.rows * problem.terms * (1.2 * vectors + 4 * blocks)
-    gradients = problem.rows * split(problem.terms, term_part) * (M * reads + A2 * vectors * COLUMN_CYCLES)
-    inputs = problem.terms * split(problem.rows, row_part) * ((M + 2) * reads + A2 * vectors * COLUMN_CYCLES)
-    finish = 20 * problem.rows * problem.terms
+    vectors, reads = split(tiles, LANES), read_cycles(problem, TILE, _order(problem))
+    products = A2 * problem.rows * problem.terms(TILE) * (1.2 * vectors + 4 * blocks)
+    gradients = problem.rows * split(problem.terms(TILE), term_part) * (M * reads + A2 * vectors * COLUMN_CYCLES)
+    inputs = problem.terms(TILE) * split(problem.rows, row_part) * (A * reads + A2 * vectors * COLUMN_CYCLES)
+    finish = 20 * problem.rows * problem.terms(TILE)
     return 2 * LANES * NANOSECONDS_PER_FLOP * problem.groups * (products + gradients + inputs + finish)
 
 
@@ -261,7 +258,7 @@ class BackwardWeights(Impl):
             return f"needs dilation 1, has {spec.dh} x {spec.dw}"
         if (spec.kh, spec.kw) != (3, 3):
             return f"needs a kernel of 3 x 3, has {spec.kh} x {spec.kw}"
-        return refusal(spec)
+        return plane_refusal(spec)
 
     @staticmethod
     def cost(spec):

@@ -1,8 +1,13 @@
 """Modules that hold modules, as in torch.nn."""
 
 import itertools
+import math
 
+from ..autograd import Variable
+from ..ops.norm import can_clamp
+from .activation import ReLU, ReLU6
 from .module import Module
+from .norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 
 class Identity(Module):
@@ -85,9 +90,30 @@ class Sequential(_Indexed):
         return type(self)(dict(items))
 
     def forward(self, input):
-        for module in self:
-            input = module(input)
+        modules = list(self._modules.values())
+        i = 0
+        while i < len(modules):
+            high = _clamp(modules, i, input)
+            if high is None:
+                input = modules[i](input)
+            else:  # two layers in one pass over memory, with the same result
+                input = modules[i].clamped(input, high)
+            i += 1 if high is None else 2
         return input
+
+
+_CLAMPS = {ReLU: math.nan, ReLU6: 6.0}
+
+
+def _clamp(modules, i, input):
+    """The upper bound of a ReLU or ReLU6 that can be part of the batch norm of training before it, or None."""
+    module = modules[i]
+    if type(module) not in (BatchNorm1d, BatchNorm2d, BatchNorm3d) or not module.training or i + 1 == len(modules):
+        return None
+    high = _CLAMPS.get(type(modules[i + 1]))
+    if high is None or "forward" in vars(module) or "forward" in vars(modules[i + 1]):  # somebody looks on
+        return None
+    return high if isinstance(input, Variable) and can_clamp(input) else None
 
 
 class ModuleList(_Indexed):

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from .. import functional as F
+from ..ops.norm import clamped_batch_norm
 from . import init
 from .module import Module, Parameter
 
@@ -59,23 +60,25 @@ class _BatchNorm(_Tracking):
 
     def forward(self, input):
         self._check_rank(input)
-        batch_statistics = self.training or self.running_mean is None
-        update = self.training and self.running_mean is not None
-        factor = self.momentum
-        if update:
-            self.num_batches_tracked[...] += 1
-            factor = 1.0 / int(self.num_batches_tracked) if factor is None else factor
-        keep = update or not batch_statistics
-        return F.batch_norm(
-            input,
-            self.running_mean if keep else None,
-            self.running_var if keep else None,
-            self.weight,
-            self.bias,
-            batch_statistics,
-            factor or 0.0,
-            self.eps,
-        )
+        running, own = (self._buffers["running_mean"], self._buffers["running_var"]), self._parameters
+        batch_statistics = self.training or running[0] is None
+        factor = self._count()
+        return F.batch_norm(input, *running, own["weight"], own["bias"], batch_statistics, factor, self.eps)
+
+    def clamped(self, input, high):
+        """`forward` in training with the ReLU (high: NaN) or ReLU6 (high: 6) that follows it, in one pass."""
+        self._check_rank(input)
+        running, own = self._buffers, self._parameters  # attributes that are found last take a microsecond each
+        arrays = running["running_mean"], running["running_var"], own["weight"], own["bias"]
+        return clamped_batch_norm(input, *arrays, self._count(), self.eps, high)
+
+    def _count(self):
+        """The weight of this batch in the running statistics; in training it is counted."""
+        factor, count = self.momentum, self._buffers["num_batches_tracked"]
+        if self.training and count is not None:
+            count[...] += 1
+            factor = 1.0 / int(count) if factor is None else factor
+        return factor or 0.0
 
 
 class BatchNorm1d(_BatchNorm):

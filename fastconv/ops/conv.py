@@ -22,6 +22,7 @@ from ..autograd import sum as add_up
 from ..autograd.op import Op, Variable, is_watched, value, wrap
 from ..kernels import (  # noqa: F401  (they register their implementations)
     depthwise,
+    depthwise_small,
     depthwise_strided,
     depthwise_weights,
     direct,
@@ -29,6 +30,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     dot,
     grouped,
     implicit_gemm,
+    merged,
     pointwise,
     residues,
     small_maps,

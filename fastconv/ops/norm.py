@@ -9,9 +9,11 @@ import math
 
 import numpy as np
 
-from .. import _memory
-from ..autograd import Op, Variable, reshape, value
+from .. import _memory, prepared
+from ..autograd import Op, Variable, reshape, value, where
 from ..autograd import sum as sum_over
+from ..autograd.op import is_watched
+from ..kernels import batch_norm as in_training
 from ..kernels.norm import COLUMNS, batch_groups, channel_groups, norm_gradient, norm_sums, normalise
 from ..kernels.norm_layer import normalise_rows, rows_gradient, rows_weight_gradient
 from ..packing import dense
@@ -44,6 +46,9 @@ class BatchNorm(Op):
 
     @staticmethod
     def forward(ctx, x, running_mean, running_var, weight, bias, training, momentum, eps):
+        ctx.training, ctx.eps, ctx.clamp = training, eps, None
+        if training and in_training.fits(x.shape):
+            return _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, FREE)
         flat = _long(x)
         out = _memory.empty(flat.shape, x.dtype)
         channels, groups = x.shape[1], batch_groups(*flat.shape[:2])
@@ -52,16 +57,86 @@ class BatchNorm(Op):
         stats = normalise(flat, out, *parameters, groups, eps, stats)
         if training:
             _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // max(channels, 1))
-        ctx.save(x, weight)
-        ctx.stats, ctx.training, ctx.eps = stats, training, eps
+        ctx.save(x, weight, bias)
+        ctx.stats = stats
         return _back(out, x)
 
     @staticmethod
     def backward(ctx, g):
-        x, weight = ctx.saved
-        rule = _backward_recorded if isinstance(g, Variable) else _backward
-        gx, gw, gb = rule(ctx, g, x, weight)
+        x, weight, bias = ctx.saved
+        if isinstance(g, Variable):
+            gx, gw, gb = _backward_recorded(ctx, g, x, weight)
+        elif ctx.clamp:
+            gx, gw, gb = _backward_in_training(ctx, g, x, weight, bias)
+        else:
+            gx, gw, gb = _backward(ctx, g, x, weight)
         return gx, None, None, gw, gb, None, None, None
+
+
+class ClampedBatchNorm(Op):
+    """The batch norm of training and the ReLU or ReLU6 that follows it: v where low < v < high, else that bound."""
+
+    name = "clamped_batch_norm"
+
+    @staticmethod
+    def forward(ctx, x, running_mean, running_var, weight, bias, momentum, eps, low, high):
+        ctx.training, ctx.eps = True, eps
+        return _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, (low, high))
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight, bias = ctx.saved
+        if isinstance(g, Variable):
+            scale = ctx.stats[:, 3] * (1 if weight is None else value(weight))
+            shift = (0 if bias is None else value(bias)) - ctx.stats[:, 1] * scale
+            column = (1, -1, *[1] * (x.ndim - 2))
+            v = value(x) * scale.reshape(column) + shift.reshape(column)
+            g = where((v <= ctx.clamp[0]) | (v >= ctx.clamp[1]), np.zeros((), g.dtype), g)
+            gx, gw, gb = _backward_recorded(ctx, g, x, weight)
+        else:
+            gx, gw, gb = _backward_in_training(ctx, g, x, weight, bias)
+        return gx, None, None, gw, gb, None, None, None, None
+
+
+_TUNED = np.dtype(np.float32), np.dtype(np.float64)
+FREE = math.nan, math.nan  # bounds of a clamp that does nothing
+
+
+def _is_tracked(running, dtype):
+    """Whether the kernel can update a running statistic itself."""
+    return running is not None and running.dtype == dtype and running.flags.c_contiguous and running.flags.behaved
+
+
+def _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, clamp):
+    """Forward by the kernels of training."""
+    channels, dtype = x.shape[1], x.dtype
+    track = _is_tracked(running_mean, dtype) and _is_tracked(running_var, dtype)
+    none = None if track else np.empty(0, dtype)
+    out, stats = _memory.empty(x.shape, dtype), np.empty((channels, COLUMNS))
+    arrays = {
+        **{"x": dense(x), "y": out, "stats": stats},
+        **{"weight": _filled(weight, channels, dtype, 1), "bias": _filled(bias, channels, dtype, 0)},
+        **{"running_mean": running_mean if track else none, "running_var": running_var if track else none},
+        "options": in_training.options_of(ctx.eps, momentum, *clamp),
+    }
+    prepared.repeat(in_training.forward_rows, (x.shape, dtype, track), arrays)
+    if not track:  # none, or of another kind
+        _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // channels)
+    ctx.save(x, weight, bias)
+    ctx.stats, ctx.clamp = stats, clamp
+    return out
+
+
+def _backward_in_training(ctx, g, x, weight, bias):
+    channels, dtype, gx = x.shape[1], x.dtype, _memory.empty(x.shape, x.dtype)
+    gw, gb = np.empty(channels, dtype), np.empty(channels, dtype)
+    arrays = {
+        **{"x": dense(x), "g": dense(g), "gx": gx, "gw": gw, "gb": gb, "stats": ctx.stats},
+        **{"weight": _filled(weight, channels, dtype, 1), "bias": _filled(bias, channels, dtype, 0)},
+        "options": in_training.options_of(ctx.eps, 0.0, *ctx.clamp),
+    }
+    prepared.repeat(in_training.backward_rows, (x.shape, dtype, ctx.clamp is not FREE), arrays)
+    return gx, gw, gb
 
 
 def _is_short(x):
@@ -228,9 +303,19 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     In training the batch's own statistics are used, and the running ones, where given, are updated in place:
     (1 - momentum) * old + momentum * new. In evaluation the running ones are used. An input (0) gives itself.
     """
+    input, *arrays = _check_batch(input, running_mean, running_var, weight, bias, training, eps)
+    if input.ndim == 1:
+        return input * 1
+    return BatchNorm.apply(input, *arrays, training, momentum, eps)
+
+
+def _check_batch(input, running_mean, running_var, weight, bias, training, eps):
+    """The arguments of a batch norm; running statistics as plain arrays."""
+    if eps > 0 and training and _agree(input, running_mean, running_var, weight, bias):
+        return input, running_mean, running_var, weight, bias
     input = single_or_double("batch_norm", "input", input)
     if input.ndim == 1 and not input.shape[0]:  # nothing, as torch takes it
-        return input * 1
+        return input, None, None, None, None
     input = _check_input("batch_norm", input)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
@@ -240,8 +325,31 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
         raise ValueError(f"batch_norm: eps must be positive, got {eps}")
     if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
-    mean, var = value(running_mean), value(running_var)
-    return BatchNorm.apply(input, mean, var, weight, bias, training, momentum, eps)
+    return input, value(running_mean), value(running_var), weight, bias
+
+
+def _agree(input, running_mean, running_var, weight, bias):
+    """Whether these are what layers usually give: then there is nothing to check one by one."""
+    x = value(input)
+    if type(x) is not np.ndarray or x.ndim < 2 or x.dtype not in _TUNED or x.size <= x.shape[1]:
+        return False
+    shape, dtype = (x.shape[1],), x.dtype
+    for a in (running_mean, running_var, value(weight), value(bias)):
+        if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype:
+            return False
+    return True
+
+
+def can_clamp(input):
+    """Whether `clamped_batch_norm` takes this Tensor."""
+    x = value(input)
+    return isinstance(x, np.ndarray) and x.ndim >= 2 and in_training.fits(x.shape) and not is_watched()
+
+
+def clamped_batch_norm(input, running_mean, running_var, weight, bias, momentum, eps, high):
+    """relu(batch_norm(...)) in training, with the same bits, in one pass: high is NaN; relu6: high is 6."""
+    input, *arrays = _check_batch(input, running_mean, running_var, weight, bias, True, eps)
+    return ClampedBatchNorm.apply(input, *arrays, momentum, eps, 0.0, high)
 
 
 def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):

@@ -13,10 +13,12 @@ from .. import _memory, prepared
 from .._device import DeviceArray, adopt
 from ..autograd.op import Op, Variable
 from ..kernels import (  # noqa: F401  (they register their implementations)
+    adaptive_columns,
     adaptive_pool,
     average_pool,
     global_pool,
     max_pool,
+    volume_pool,
     window_collect,
     window_pool,
     window_pool_backward,

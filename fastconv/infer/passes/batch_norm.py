@@ -4,7 +4,7 @@ convolution or linear layer before it; where there is none they become one affin
 
 import numpy as np
 
-from .rewrite import add_constant, constant, only_reader, take_over
+from .rewrite import add_constant, constant, only_reader, take_over, times
 
 _CHANNEL_AXIS = {"conv": 0, "linear": 0, "conv_transpose": 1}
 
@@ -57,12 +57,12 @@ def scale_and_shift(mean, var, weight, bias, eps):
 def _folded(w, b, mean, var, weight, bias, eps, axis, groups):
     scale, shift = scale_and_shift(mean.astype(np.float64), var, weight, bias, eps)
     if axis == 0:
-        scaled = w * scale.reshape(-1, *(1,) * (w.ndim - 1))
+        scaled = times(w, scale.reshape(-1, *(1,) * (w.ndim - 1)))
     else:  # a transposed convolution: input channels first, the groups side by side among them
         by_group = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
         scaled = (by_group * scale.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))).reshape(w.shape)
     moved = shift if b is None else b * scale + shift
-    return scaled.astype(w.dtype), moved.astype(w.dtype)
+    return scaled.astype(w.dtype, copy=False), moved.astype(w.dtype)
 
 
 def _fold(graph, derived, producer, parameters, eps):

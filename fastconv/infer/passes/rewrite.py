@@ -1,18 +1,58 @@
 """What passes share: constants made from constants, and questions and changes that keep a graph in order."""
 
+import weakref
+
+import numpy as np
+
+SMALL = 1 << 12  # bytes; arrays no larger are kept
+
 
 class Derived:
-    """Arrays made from constants of a graph, kept: the next plan of the same network finds them."""
+    """Arrays made from constants of a graph: made once while somebody holds them, and once more when they are gone.
+
+    So weights that were rewritten need not be kept when they have been packed: the next plan of the same network finds
+    what was packed by its `key`, or makes them again.
+    """
 
     def __init__(self):
-        self._made = {}
+        self._made = {}  # key -> what the function gave, large arrays as weak references
+        self._keys = {}  # id of an array -> (weak reference to it, key)
+        self._given = {}  # id -> an array that was not made here, so that its id stays its own
+
+    def key(self, array):
+        """What an array was made of, or its identity: equal for the same array made again."""
+        if array is None:
+            return None
+        reference, key = self._keys.get(id(array), (None, None))
+        if reference is not None and reference() is array:
+            return key
+        self._given[id(array)] = array
+        return id(array)
 
     def __call__(self, function, *arrays, **settings):
-        """function(*arrays, **settings), computed once for the same arrays (the very objects) and settings."""
-        key = function, tuple(map(id, arrays)), repr(sorted(settings.items()))
-        if key not in self._made:
-            self._made[key] = arrays, function(*arrays, **settings)  # with the arrays, so that their ids stay theirs
-        return self._made[key][1]
+        """function(*arrays, **settings), an array or a tuple of them."""
+        key = function, tuple(map(self.key, arrays)), repr(sorted(settings.items()))
+        found = _strong(self._made.get(key))
+        if found is None:
+            found = function(*arrays, **settings)
+            several = isinstance(found, tuple)
+            self._made[key] = tuple(map(self._weak, found)) if several else self._weak(found)
+            for i, array in enumerate(found if several else (found,)):
+                if isinstance(array, np.ndarray):
+                    self._keys[id(array)] = weakref.ref(array), (*key, i)
+        return found
+
+    @staticmethod
+    def _weak(array):
+        return weakref.ref(array) if isinstance(array, np.ndarray) and array.nbytes > SMALL else array
+
+
+def _strong(made):
+    """What was made, if all of it is still there, else None."""
+    if isinstance(made, tuple):
+        arrays = tuple(map(_strong, made))
+        return None if any(array is None for array in arrays) else arrays
+    return made() if isinstance(made, weakref.ref) else made
 
 
 def only_reader(graph, name, readers):
@@ -43,3 +83,8 @@ def take_over(graph, node, follower):
     """`node` makes what its only reader `follower` made, which goes; the node's other outputs stay."""
     node.outputs = (follower.outputs[0], *node.outputs[1:])
     drop(graph, [follower])
+
+
+def times(weights, scale):
+    """weights * scale in the precision of `scale`, rounded to the dtype of the weights, without an array in between."""
+    return np.multiply(weights, scale, out=np.empty_like(weights), casting="unsafe")

@@ -3,7 +3,7 @@ weights and bias."""
 
 import numpy as np
 
-from .rewrite import add_constant, constant, only_reader, take_over
+from .rewrite import add_constant, constant, only_reader, take_over, times
 
 _PRODUCERS = {"conv", "linear"}
 
@@ -67,4 +67,4 @@ def _folded(w, b, values, op, first):
         shift = -values if op == "sub" and first else values
         scale = -scale if op == "sub" and not first else scale
     bias = shift if b is None else b * scale + shift
-    return (w * scale.reshape(-1, *(1,) * (w.ndim - 1))).astype(w.dtype), bias.astype(w.dtype)
+    return times(w, scale.reshape(-1, *(1,) * (w.ndim - 1))), bias.astype(w.dtype)

@@ -8,6 +8,7 @@ from fastconv.infer.passes import (
     Derived,
     activation,
     batch_norm,
+    chains,
     channels,
     constants,
     dead,
@@ -28,6 +29,10 @@ CONSTANTS = {
     "g": RNG.standard_normal(8).astype(f32),
     "l": RNG.standard_normal((8, 8)).astype(f32),
     "wt": RNG.standard_normal((8, 4, 3, 3)).astype(f32),
+    "point": RNG.standard_normal((8, 4, 1, 1)).astype(f32),
+    "one": np.full(1, 1.5, f32),
+    "col": RNG.standard_normal((8, 1, 1)).astype(f32),
+    "img": RNG.standard_normal((6, 6)).astype(f32),
 }
 SAME = {"padding": 1}
 
@@ -176,6 +181,41 @@ def test_batch_norm_alone_is_scale_and_shift():
     before = graph_of("a = conv(x, w, b)\ny = batch_norm(a, m, v, g, b)", ("y", "a"), a=SAME)
     result = check(batch_norm.run, before, "a = conv(x, w, b)\ny = affine(a, y_scale, y_shift)")
     assert "read by others" in result.nodes[1].notes[0]
+
+
+def test_chains_of_scales_and_shifts_become_one():
+    before = graph_of("a = mul(x, one)\nb1 = add(col, a)\nd = div(b1, one)\ny = sub(d, col)")
+    result = check(chains.run, before, "y = affine(x, y_scale, y_shift)")
+    assert "a, b1, d, y as one" in result.nodes[0].notes[0]
+
+
+def test_scales_go_into_the_convolution_before_them():
+    before = graph_of("a = conv(x, w, b)\nd = mul(a, one)\ny = add(d, col)", a=SAME)
+    check(optimise_with(chains, batch_norm, dead), before, "y = conv(x, w_folded, w_folded_bias)")
+
+
+def test_scales_go_into_the_convolution_after_them():
+    before = graph_of("r = relu(x)\na = mul(r, one)\nd = add(a, col)\ny = conv(d, point, b)", y={"groups": 2})
+    check(optimise_with(chains, dead), before, "r = relu(x)\ny = conv(r, point_scaled, point_shifted)")
+    padded = graph_of("r = relu(x)\na = mul(r, one)\nd = add(a, col)\ny = conv(d, w)", y=SAME)
+    after = "r = relu(x)\nd = affine(r, d_scale, d_shift)\ny = conv(d, w)"
+    check(chains.run, padded, after)
+
+
+def test_scales_that_stay():
+    for line in ("y = mul(x, one)", "a = mul(x, img)\ny = add(a, img)", "a = sub(one, x)\ny = div(one, a)"):
+        check(chains.run, graph_of(line), line)
+    twice = "a = mul(x, one)\nd = add(a, one)\ny = mul(a, d)"
+    check(chains.run, graph_of(twice), twice)
+
+
+def optimise_with(*passes):
+    def run(graph, derived):
+        for each in passes:
+            graph = each.run(graph, derived)
+        return graph
+
+    return run
 
 
 def test_folded_weights_are_made_once():

@@ -183,8 +183,19 @@ def _infer_linear(attrs, x, weight, bias=None):
     return (((x.shape[0], weight.shape[0]), x.dtype),)
 
 
+def _infer_matmul(attrs, a, b):
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        found = np.matmul(_zeros(a.shape, a.dtype), _zeros(b.shape, b.dtype))
+        return ((found.shape, found.dtype),)
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: {a.shape[-1]} columns times {b.shape[-2]} rows; shapes {a.shape} and {b.shape}")
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return (((*lead, a.shape[-2], b.shape[-1]), np.result_type(a.dtype, b.dtype)),)
+
+
 _INFER: dict[str, Callable] = {
-    **dict.fromkeys(UNARY, _infer_unary),
+    **dict.fromkeys((*UNARY, "layer_norm"), lambda attrs, x, *rest: (x,)),
+    "matmul": _infer_matmul,
     **dict.fromkeys(BINARY, _infer_binary),
     "cat": _infer_cat,
     "linear": _infer_linear,

@@ -25,7 +25,7 @@ from ..ops.interpolate import _maps as maps
 from ..packing import dense
 from ..simd_formulas import FORWARD
 from ..specs import Epilogue, conv_spec
-from . import ops, problems
+from . import ops, problems, recurrent, rows_matrix
 from .store import LARGE, Store
 
 _FLOATS = (np.dtype("float32"), np.dtype("float64"))
@@ -400,7 +400,18 @@ def _number(value, dtype):
     return np.full(1, value, dtype)
 
 
+def _described(emitter):
+    """An emitter of one that gives (rows, algorithm, operations) or None."""
+
+    def rows(attrs, inputs, outputs, kept):
+        found = emitter(attrs, inputs, outputs, kept)
+        return None if found is None else Emission(*found)
+
+    return rows
+
+
 _EMIT = {
+    **{op: _described(emitter) for op, emitter in {**rows_matrix.EMIT, **recurrent.EMIT}.items()},
     "conv": _conv,
     "linear": _linear,
     "conv_transpose": _conv_transpose,

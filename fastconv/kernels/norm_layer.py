@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
-from ..driver import Row
+from ..driver import Row, Temporary
 from ..prepared import run_rows
 from ..simd import array_at, fields, lanes, load_window
 from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, store_window, sub_vector, sum_vector
@@ -165,9 +165,7 @@ def _values(x):
 
 
 def _norm_rows(x, y, weight, bias, stats, eps):
-    values, tiles = _values(x)
-    values |= {"x": x, "y": y, "weight": weight, "bias": bias, "stats": stats, "period": len(weight), "eps": eps}
-    return (Row(make_layer_norm(x.dtype), tiles, values, x.size * 0.6),)
+    return (layer_norm_row(x, y, weight, bias, eps, stats),)
 
 
 def _gradient_rows(x, g, gx, weight, stats):
@@ -189,6 +187,14 @@ def normalise_rows(x, y, weight, bias, eps):
     stats = np.zeros((len(x), 2))
     run_rows(_norm_rows, (x, y, weight, bias, stats), eps)
     return stats
+
+
+def layer_norm_row(x, y, weight, bias, eps, stats):
+    """The row that does it; stats may be a `Temporary` of 2 rows values in float64."""
+    values, tiles = _values(x)
+    values |= {"x": x, "y": y, "weight": weight, "bias": bias, "stats": stats, "period": len(weight), "eps": eps}
+    temporaries = ("stats",) if isinstance(stats, Temporary) else ()
+    return Row(make_layer_norm(x.dtype), tiles, values, x.size * 0.6, temporaries=temporaries)
 
 
 def rows_gradient(x, g, weight, stats):

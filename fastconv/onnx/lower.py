@@ -102,7 +102,7 @@ class Lowering:
             if name in self._inputs or name in self.known or name in outputs or name != value.name:
                 name = self._renamed(name, value.name)
             outputs.append(name)
-        self.steps = fuse(self.steps, self.known)
+        self.steps = fuse(self)
         used = {name for step in self.steps for name in step.inputs if name}
         constants = {name: self.known[name] for name in used if name in self.known}
         return Graph(self.steps, self._inputs, outputs, constants)
@@ -155,6 +155,7 @@ class Lowering:
         names.update((n, inner[v.name]) for n, v in zip(node.outputs, body.outputs, strict=False) if n)
 
     def _node(self, node, inputs, outputs, names):
+        from . import rules_sequence  # noqa: F401  (it adds its own)
         from .rules import RULES
 
         if self._folded(node, inputs, outputs, names):

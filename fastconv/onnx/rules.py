@@ -25,7 +25,7 @@ def rule(*names):
     return add
 
 
-def _value(low, inputs, position):
+def known_value(low, inputs, position):
     """The array of a known input; None if there is none.  ValueError if only running tells."""
     name = inputs[position] if position < len(inputs) else None
     if name is None:
@@ -35,7 +35,7 @@ def _value(low, inputs, position):
     return low.known[name]
 
 
-def _single(outputs):
+def only_first(outputs):
     return all(name is None for name in outputs[1:])
 
 
@@ -90,10 +90,12 @@ def _transposed(low, name, already):
 
 @rule("MatMul")
 def matmul(low, node, inputs, outputs):
-    """linear, where the second operand is a matrix of weights."""
+    """linear, where the second operand is a matrix of weights, else matmul."""
     (a, b), shape = inputs, low.shape(inputs[0])
-    if not low.is_real(a, b) or b not in low.known or len(low.shape(b)) != 2 or len(shape) < 2:
+    if not low.is_real(a, b) or len(shape) < 2 or len(low.shape(b)) < 2:
         return False
+    if b not in low.known or len(low.shape(b)) != 2:
+        return low.add("matmul", inputs, outputs, {}, node)
     weight = _transposed(low, b, False)
     if len(shape) == 2:
         return low.add("linear", [a, weight, None], outputs, {}, node)
@@ -111,7 +113,7 @@ def matmul(low, node, inputs, outputs):
 def pool(low, node, inputs, outputs):
     """max_pool, avg_pool, where the windows are those of torch."""
     x = inputs[0]
-    if not low.is_real(x) or not _single(outputs):
+    if not low.is_real(x) or not only_first(outputs):
         return False
     kernel, stride, dilation, pads, out = pool_settings(node, low.shape(x)[2:])
     attrs = {"kernel": kernel, "stride": stride, "padding": pads, "ceil_mode": bool(node.get("ceil_mode", 0))}
@@ -144,7 +146,7 @@ def global_pool(low, node, inputs, outputs):
 def reduce_mean(low, node, inputs, outputs):
     """Adaptive pooling, where all of an image is averaged."""
     x, shape = inputs[0], low.shape(inputs[0])
-    axes = axes_of(node, _value(low, inputs, 1), len(shape))
+    axes = axes_of(node, known_value(low, inputs, 1), len(shape))
     if not low.is_real(x) or not 3 <= len(shape) <= 5 or 0 in shape or not axes:
         return False
     if sorted(axes) != list(range(2, len(shape))):
@@ -162,7 +164,7 @@ def batch_norm(low, node, inputs, outputs):
     """batch_norm in evaluation."""
     x, scale, shift, mean, var = inputs
     training = node.opset >= 14 and node.get("training_mode", 0)
-    if not low.is_real(*inputs) or training or not _single(outputs) or len(low.shape(x)) < 2:
+    if not low.is_real(*inputs) or training or not only_first(outputs) or len(low.shape(x)) < 2:
         return False
     return low.add("batch_norm", [x, mean, var, scale, shift], outputs, {"eps": node.get("epsilon", 1e-5)}, node)
 
@@ -189,6 +191,17 @@ _UNARY = {
 def unary(low, node, inputs, outputs):
     """The operation of that name."""
     return low.is_real(inputs[0]) and low.add(_UNARY[node.op], inputs, outputs, {}, node)
+
+
+@rule("Pow")
+def power(low, node, inputs, outputs):
+    """The square or the square root."""
+    x, exponent = inputs[0], np.asarray(known_value(low, inputs, 1))
+    if not low.is_real(x) or exponent.size != 1 or exponent.ndim > len(low.shape(x)):
+        return False
+    if float(exponent.reshape(-1)[0]) == 2:
+        return low.add("mul", [x, x], outputs, {}, node)
+    return float(exponent.reshape(-1)[0]) == 0.5 and low.add("sqrt", [x], outputs, {}, node)
 
 
 @rule("LeakyRelu", "Elu")
@@ -231,7 +244,7 @@ def clip(low, node, inputs, outputs):
     """clip between known bounds."""
     if not low.is_real(inputs[0]):
         return False
-    bounds = [_value(low, inputs, 1), _value(low, inputs, 2)]
+    bounds = [known_value(low, inputs, 1), known_value(low, inputs, 2)]
     bounds = [
         node.get(n) if v is None else float(np.asarray(v).reshape(-1)[0])
         for n, v in zip(("min", "max"), bounds, strict=True)
@@ -273,7 +286,7 @@ def _without_rank_0(low, name):
 @rule("Identity", "Dropout")
 def identity(low, node, inputs, outputs):
     """identity."""
-    if len(inputs) > 2 or not _single(outputs):
+    if len(inputs) > 2 or not only_first(outputs):
         return False
     return low.add("identity", inputs[:1], outputs, {}, node)
 
@@ -281,7 +294,7 @@ def identity(low, node, inputs, outputs):
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(low, node, inputs, outputs):
     """reshape to the numbers that the shapes at hand give."""
-    shape, given = low.shape(inputs[0]), _value(low, inputs, 1)
+    shape, given = low.shape(inputs[0]), known_value(low, inputs, 1)
     if node.op == "Reshape":
         wanted = node.attrs["shape"] if given is None else tuple(int(n) for n in given)
         wanted = reshaped(shape, wanted, bool(node.get("allowzero", 0)))
@@ -319,7 +332,7 @@ def concat(low, node, inputs, outputs):
 @rule("Slice")
 def slice_(low, node, inputs, outputs):
     """index, forwards."""
-    given = [_value(low, inputs, i) for i in range(1, len(inputs))]
+    given = [known_value(low, inputs, i) for i in range(1, len(inputs))]
     shape = low.shape(inputs[0])
     key = slices(node, len(shape), shape, given)
     if not low.is_real(inputs[0]) or any((part.step or 1) < 0 for part in key):
@@ -334,7 +347,7 @@ def split(low, node, inputs, outputs):
     axis, first = node.get("axis", 0) % len(shape), 0
     if not low.is_real(inputs[0]):
         return False
-    for size, output in zip(split_sizes(node, shape[axis], _value(low, inputs, 1)), outputs, strict=True):
+    for size, output in zip(split_sizes(node, shape[axis], known_value(low, inputs, 1)), outputs, strict=True):
         key = (*[slice(None)] * axis, slice(first, first + size))
         key += (slice(None),) * (len(shape) - axis - 1)
         first += size
@@ -347,8 +360,8 @@ def split(low, node, inputs, outputs):
 def pad(low, node, inputs, outputs):
     """pad with a number."""
     shape = low.shape(inputs[0])
-    pairs = padding(node, len(shape), _value(low, inputs, 1), _value(low, inputs, 3))
-    fill = _value(low, inputs, 2)
+    pairs = padding(node, len(shape), known_value(low, inputs, 1), known_value(low, inputs, 3))
+    fill = known_value(low, inputs, 2)
     fill = node.get("value", 0.0) if fill is None else float(np.asarray(fill).reshape(-1)[0])
     if not low.is_real(inputs[0]) or node.get("mode", "constant") != "constant" or min(map(min, pairs)) < 0:
         return False
@@ -386,7 +399,7 @@ def resize(low, node, inputs, outputs):
     x, shape = inputs[0], low.shape(inputs[0])
     if not low.is_real(x) or len(shape) != 4 or 0 in shape:
         return False
-    given = [_value(low, inputs, i) for i in range(1, len(inputs))]
+    given = [known_value(low, inputs, i) for i in range(1, len(inputs))]
     old = node.op == "Upsample" or node.opset < 11
     _, scales, sizes = (None, given[0] if given else None, None) if old else (*given, None, None, None)[:3]
     scales = None if scales is not None and not old and not np.size(scales) else scales

@@ -32,6 +32,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     implicit_gemm,
     merged,
     pointwise,
+    products,
     residues,
     small_maps,
     winograd,

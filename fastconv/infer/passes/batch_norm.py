@@ -11,26 +11,44 @@ _CHANNEL_AXIS = {"conv": 0, "linear": 0, "conv_transpose": 1}
 
 def run(graph, derived):
     producers, readers = graph.producers(), graph.consumers()
-    for node in [node for node in graph.nodes if node.op == "batch_norm"]:
-        parameters = [constant(graph, name) for name in (*node.inputs[1:], None, None)[:4]]
-        if parameters[0] is None or parameters[1] is None:
+    for node in [node for node in graph.nodes if node.op in ("batch_norm", "affine")]:
+        parameters = parameters_of(graph, derived, node)
+        if parameters is None:
             node.notes.append("not folded: its statistics are not constant")
             continue
         producer = producers.get(node.inputs[0])
         refusal = _refusal(graph, node, producer, readers)
-        eps = float(node.attrs.get("eps", 1e-5))
+        eps = epsilon(node)
         if refusal is None:
             _fold(graph, derived, producer, parameters, eps)
             producer.notes.append(f"batch norm {node.name} folded into the weights")
             take_over(graph, producer, node)
             producers[producer.outputs[0]] = producer
-        else:
+        elif node.op == "batch_norm":
             scale, shift = derived(scale_and_shift, *parameters, eps=eps)
             names = add_constant(graph, f"{node.outputs[0]}_scale", scale), None
             names = names[0], add_constant(graph, f"{node.outputs[0]}_shift", shift)
             node.op, node.attrs, node.inputs = "affine", {}, (node.inputs[0], *names)
             node.notes.append(f"batch norm as scale and shift: {refusal}")
     return graph
+
+
+def epsilon(node):
+    """What is added to the variance."""
+    return 0.0 if node.op == "affine" else float(node.attrs.get("eps", 1e-5))
+
+
+def parameters_of(graph, derived, node):
+    """[mean, variance, weight or None, bias or None] of batch norm or of a scale and shift that does not clamp; None if
+    they are not constant."""
+    found = [constant(graph, name) for name in (*node.inputs[1:], None, None)[:4]]
+    if found[0] is None or found[1] is None or any(node.attrs.get(bound) is not None for bound in ("low", "high")):
+        return None
+    return [*derived(_unit, found[0]), *found[:2]] if node.op == "affine" else found
+
+
+def _unit(scale):
+    return np.zeros_like(scale), np.ones_like(scale)
 
 
 def _refusal(graph, node, producer, readers):

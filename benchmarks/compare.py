@@ -1,6 +1,7 @@
 """fastconv against other libraries on the layers of shapes/layers.csv: interleaved in one process, medians of ratios.
 
     python benchmarks/compare.py [--rows REGEX] [--threads 1 2] [--passes fwd bwd_data bwd_weights] [--repeat 15]
+    python benchmarks/compare.py --isa avx2     a narrower instruction set, for PyTorch too: results/avx2.md
 
 Writes compare.json, compare.md, a plot per pass and, in a full run, the README's table.  benchmarks/README.md says how
 times are taken, and why so.
@@ -30,6 +31,9 @@ MALLOC = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "200
 LIMIT = 3e-2  # of the output's RMS; the loosest peer's Winograd transforms stay below 1.3e-2
 RESULTS = ROOT / "benchmarks" / "results"
 HERE = ("pytorch", "onnxruntime", "openvino")  # timed in this process
+# What limits fastconv and PyTorch to an instruction set; the other libraries have no such switch.
+ISAS = {"avx2": {"FASTCONV_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
+ISA_ROWS = "vgg_conv[123]_[12]|resnet_(conv1|1x1|3x3)|mobilenet_dw|convnext|g32_128|lenet|audio|max3s2|avg3_|adaptive7"
 ELSEWHERE = ("ncnn", "mnn")  # timed in a worker under --peer-python
 
 
@@ -37,6 +41,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", default="", metavar="REGEX", help="only layers whose name matches")
+    parser.add_argument("--isa", choices=sorted(ISAS), help="instruction set of fastconv and PyTorch, on some layers")
     parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="thread counts; default: 1 and all")
     parser.add_argument("--passes", nargs="+", default=["fwd"], choices=("fwd", "bwd_data", "bwd_weights"))
     parser.add_argument("--batch", type=int, help="batch size instead of the table's")
@@ -49,6 +54,11 @@ def arguments() -> argparse.Namespace:
         "--out", type=Path, metavar="FOLDER", help="default: benchmarks/results, /partial with --rows or --batch"
     )
     options = parser.parse_args()
+    options.name = options.isa or "compare"
+    if options.isa:
+        options.peers = ["pytorch"]
+        options.rows = options.rows or ISA_ROWS
+        options.out = options.out or RESULTS
     if options.out is None:
         options.out = RESULTS / "partial" if options.rows or options.batch else RESULTS
     return options
@@ -166,7 +176,7 @@ def main() -> None:
     results = environment(options) | {"threading layer": driver.threading_layer(), "versions": versions}
     results |= {"absent": absent, "peak": [], "not_there_yet": [], "rows": []}
     options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / "compare.json"
+    target = options.out / f"{options.name}.json"
     work = [(case, which, n) for which in options.passes for n in thread_counts for case in cases]
     work = [(case, which, n) for case, which, n in work if which in case.passes]
     for case, which, threads in progress(work):
@@ -178,9 +188,9 @@ def main() -> None:
         save(results, target)
     relate_to_peak(results, [peak.best(before, peak.measure(before.threads)) for before in peaks])
     save(results, target)
-    if options.out == RESULTS and results["rows"]:
+    if options.out == RESULTS and not options.isa and results["rows"]:
         readme_table.update(results)
-    for path in [target, *(report.write(results, options.out) if results["rows"] else [])]:
+    for path in [target, *(report.write(results, options.out, options.name) if results["rows"] else [])]:
         print(path)
 
 
@@ -208,6 +218,7 @@ def progress(work: list):
 
 
 if __name__ == "__main__":
-    if any(name not in os.environ for name in MALLOC):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**MALLOC, **os.environ})
+    limits = ISAS.get(arguments().isa, {})
+    if any(name not in os.environ for name in MALLOC) or any(os.environ.get(n) != v for n, v in limits.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**MALLOC, **os.environ, **limits})
     main()

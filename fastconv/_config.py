@@ -5,7 +5,6 @@ time.  A bad value is a ValueError there; the command line, which imports fastco
 the same in one line and ends with exit code 2.
 """
 
-import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -96,27 +95,6 @@ def cache_dir():
         return os.path.expanduser(given)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "fastconv", "kernels")
-
-
-_SPINS = "20000"  # some 0.4 ms
-
-
-@contextlib.contextmanager
-def brief_waits():
-    """For the moment in which a threading layer is loaded: GNU OpenMP, which reads the environment then, lets idle
-    threads spin for 0.4 ms instead of 5 before they sleep, unless the user says otherwise.
-
-    A thread that spins on the core of the thread that has work slows it down many times, until the operating system
-    moves one of them; one that sleeps is woken on a core that is free.
-    """
-    if any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
-        yield
-        return
-    os.environ["GOMP_SPINCOUNT"] = _SPINS
-    try:
-        yield
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
 
 
 def batch_invariant(enabled=None):

@@ -22,9 +22,11 @@ class DeviceArray:
     __slots__ = ()
     device: str
     shape: tuple[int, ...]
+    size: int
     ndim: int
     dtype: np.dtype
     flags: Any
+    astype: Any
     copy: Any
     view: Any
     numpy: Any
@@ -52,7 +54,11 @@ def leaf(device) -> Any:
     name, _, number = str(device).partition(":")
     if name not in _LEAVES or (number and not number.isdecimal()):
         raise ValueError(f"device must be 'cpu' or one of {', '.join(map(repr, _LEAVES))}, given {device!r}")
-    package = importlib.import_module(_LEAVES[name], __package__)
+    try:
+        package = importlib.import_module(_LEAVES[name], __package__)
+    except ImportError as problem:  # a Numba that has no CUDA target of its own any more
+        install = f"numba-cuda is not installed (pip install 'fastconv[{name}]'): {problem}"
+        raise RuntimeError(f"{name}: no device can be used: {install}") from None
     reason = package.why_not()
     if reason:
         raise RuntimeError(f"{name}: no device can be used: {reason}")

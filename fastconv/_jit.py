@@ -33,6 +33,7 @@ import numba
 import numpy as np
 from numba.core import ccallback, compiler, config, types
 from numba.core.caching import dumps
+from numba.core.runtime import rtsys
 
 from . import _config
 
@@ -153,9 +154,9 @@ class KernelCache:
         return os.path.join(self.cache_path, name)
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
         if not _config.CACHE:
             return None
+        rtsys.initialize(target_context)  # all that machine code needs; `refresh` imports what compiling needs, 0.1 s
         try:
             with open(self._path(sig, target_context.codegen()), "rb") as file:
                 digest, data = file.read(32), file.read()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ._device import ARRAYS
 from ._random import generator
 from .state import load_state, save_state
 
@@ -25,7 +26,7 @@ def save_checkpoint(path, model, optimizer, progress, best=None):
     arrays, numbers = {}, {}
     for n, values in state["state"].items():
         for key, value in values.items():
-            if isinstance(value, np.ndarray):
+            if isinstance(value, ARRAYS):
                 arrays[f"optimizer/{n}/{key}"] = value
             else:
                 numbers.setdefault(str(n), {})[key] = value

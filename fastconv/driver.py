@@ -28,9 +28,9 @@ import numba
 import numpy as np
 from numba import prange
 
-from . import _config, _jit, _memory
+from . import _config, _jit, _memory, cores
 from ._jit import TileBody
-from .simd_sync import call_body, fetch_add, wait_until
+from .simd_sync import call_body, current_core, fetch_add, wait_until
 
 _REAL, _REAL_BITS = struct.Struct("=d"), struct.Struct("=q")  # a real number travels in a field of whole-number bits
 
@@ -65,7 +65,8 @@ class Temporary:
 #     rows n, moved fields m, where bases begin, where counters begin
 #     n lines: body address, where the row's block begins, number of tiles, whether to run them in parallel
 #     m moved fields: where in the image, offset, number of the base it is added to
-#     blocks, bases (addresses of the memory of one run), counters (each a cache line apart; of parallel runs alone)
+#     blocks, bases (addresses of the memory of one run)
+#     counters, and the core that each worker began on (each a cache line apart; of parallel runs alone)
 
 _HEAD, _LINE, _MOVED, _APART = 4, 4, 3, 8
 
@@ -95,13 +96,16 @@ def _run_parallel(image, first, last, workers):
     A worker takes the tiles of its own share, in order, then what is left of the others' shares: the same part of one
     row's output and the next row's input is so mostly in the same core's cache.  Nobody waits for a worker to arrive,
     only for the tiles that it has taken: if the operating system gives a thread no core, the others do its work.
-    Counters of a row: the tiles that are done, then those that are taken of each share.
+    Counters of a row: the tiles that are done, then those that are taken of each share.  Gives the core that two of the
+    threads shared, or -1.
     """
     _place(image)
     base, each = image.ctypes.data, (workers + 1) * _APART
     for counter in range(image[3] + first * each, image[3] + last * each, _APART):
         image[counter] = 0
+    began = image[3] + image[0] * each
     for worker in prange(workers):
+        image[began + worker * _APART] = current_core()
         for row in range(first, last):
             line, done = _HEAD + _LINE * row, image[3] + row * each
             body, block, tiles = image[line], base + 8 * image[line + 1], image[line + 2]
@@ -120,22 +124,13 @@ def _run_parallel(image, first, last, workers):
             if finished:
                 fetch_add(image, done, finished)
             wait_until(image, done, tiles)
+    for worker in range(1, workers):
+        if image[began + worker * _APART] == image[began]:
+            return image[began]
+    return -1
 
 
 # ---- threads
-
-
-def _available_threads():
-    """The cores this process may use: its affinity, and the quota of its control group if that is less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()[:2]
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no control group, or one without a quota
-    return min(cores, numba.config.NUMBA_NUM_THREADS)
 
 
 class _Threads:
@@ -144,7 +139,7 @@ class _Threads:
     def __init__(self):
         self.lock = threading.Lock()
         self.serial_because = None
-        self.count = _available_threads()
+        self.count = min(cores.available(), numba.config.NUMBA_NUM_THREADS)
         if _config.THREADS is not None:
             given, most = _config.THREADS, numba.config.NUMBA_NUM_THREADS
             if given > most:
@@ -261,7 +256,7 @@ def _make_image(rows, split, base, part, workers, bases=0, move=None):
         image += (starts[number] + field, offset, region)
     for block in blocks:
         image += block
-    image += [0] * (bases + 2 * _APART + len(rows) * (workers + 1) * _APART * (workers > 1))
+    image += [0] * (bases + 2 * _APART + (len(rows) * (workers + 1) + workers) * _APART * (workers > 1))
     return np.array(image, np.int64)
 
 
@@ -453,17 +448,16 @@ def _region(address, spans):
 
 
 def _run_with_threads(image, first, last, workers):
-    if threading_layer() is None:
-        with _config.brief_waits():
-            numba.get_num_threads()  # loads the layer
     before = numba.get_num_threads()
     if before != workers:
         numba.set_num_threads(workers)
     try:
-        _run_parallel(image, first, last, workers)
+        core = _run_parallel(image, first, last, workers)
     finally:
         if before != workers:
             numba.set_num_threads(before)
+    if core >= 0:
+        cores.leave(core)
 
 
 def _run_checked(image, first, last):

@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 
-from ._device import ARRAYS, DeviceArray, device_of, leaf
+from ._device import ARRAYS, DeviceArray, device_of, leaf, move
 from .autograd import Tensor
 from .ops import descent
 
@@ -95,7 +95,10 @@ class Optimizer:
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = [n for g in groups for n in g["params"]]
         by_number = dict(zip(numbers, params, strict=True))
-        self.state = {by_number[n]: {k: _copied(v) for k, v in s.items()} for n, s in state_dict["state"].items()}
+        self.state = {}
+        for n, values in state_dict["state"].items():
+            device = by_number[n].device
+            self.state[by_number[n]] = {key: _copied(v, device) for key, v in values.items()}
         for group, new in zip(self.param_groups, groups, strict=True):
             group.update(_without_params(new))
 
@@ -104,8 +107,9 @@ def _without_params(group):
     return {key: v for key, v in group.items() if key != "params"}
 
 
-def _copied(v):
-    return v.copy() if isinstance(v, ARRAYS) else v
+def _copied(v, device):
+    """An array of a state, copied to the device where its parameter is; a number as it is."""
+    return move(v.copy(), device) if isinstance(v, ARRAYS) else v
 
 
 def _not_negative(name, **options):

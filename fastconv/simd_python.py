@@ -126,6 +126,10 @@ def fetch_add(counters, index, amount):
     return before
 
 
+def current_core():
+    return -1
+
+
 def wait_until(counters, index, value):
     raise RuntimeError("without the JIT there is one thread")
 
@@ -183,6 +187,12 @@ def argmax_rows(
 def reduce_run(x, xi, size, op):
     run = _take(x, xi, size)
     return run.sum(dtype=x.dtype) if op == 0 else run.max()
+
+
+def reduce_lanes(x, xi, size, op):
+    run, fill = _take(x, xi, size), x.dtype.type(0 if op == 0 else -np.inf)
+    rows = np.concatenate([run, np.full(-size % LANES, fill)]).reshape(-1, LANES)
+    return rows.sum(0, dtype=x.dtype) if op == 0 else rows.max(0, initial=fill)
 
 
 # ---- vector arithmetic; the compiled forms are in `simd_vector.py`

@@ -5,6 +5,7 @@
 
 import os
 import platform
+import sys
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -64,3 +65,13 @@ def wait_until(typing, counters, index, value):
         return context.get_dummy_value()
 
     return types.void(counters, types.intp, types.intp), codegen
+
+
+@operation
+def current_core(typing):
+    """The number of the core that this thread runs on; -1 where the operating system does not tell."""
+
+    def codegen(context, b, sig, args):
+        return b.sext(_call(b, "sched_getcpu", _i32), _i64) if sys.platform == "linux" else _i64(-1)
+
+    return types.intp(), codegen

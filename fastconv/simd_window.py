@@ -313,6 +313,42 @@ def _store_winners(context, b, array_types, args, winners, sizes, x_row):
                 b.store(value, pointer).align = 8
 
 
+def _reduce(context, b, x, args, op):
+    """The vector of the sums or maxima of every LANES-th value of a run, in four parts that wait for nobody."""
+    place, size, vec = Place(context, b, x, args[0], args[1]), args[2], _vec_of(x)
+    empty = _const(vec, 0.0 if op == SUM else float("-inf"))
+    parts = [cgutils.alloca_once_value(b, empty) for _ in range(4)]
+    block = _i64(4 * vec.lanes)
+    whole = b.mul(b.sdiv(size, block), block)
+    for index in parts:
+        b.store(empty, index)
+    with cgutils.for_range_slice(b, _i64(0), whole, block) as (i, _):
+        for n, part in enumerate(parts):
+            b.store(_combine(b, op, b.load(part), place.load(b.add(i, _i64(n * vec.lanes)))), part)
+    for n, part in enumerate(parts):
+        offset = b.add(whole, _i64(n * vec.lanes))
+        left = b.sub(size, offset)
+        _check_run(b, place, offset, left)
+        align, name = _i32(vec.element.bitwidth // 8), f"llvm.masked.load.{_suffix(vec)}.p0"
+        value = _call(b, name, vec.ir, place.vector(offset, False), align, _below(b, vec, left), empty)
+        b.store(_combine(b, op, b.load(part), value), part)
+    return _tree(b, op, list(map(b.load, parts)))
+
+
+@operation
+def reduce_lanes(typing, x, xi, size, OP):
+    """The vector of the sums or maxima (MAX_NAN) of every LANES-th value of x[xi : xi+size], in a fixed order; 0 or
+    -inf where there is none."""
+    sizes = _literals(OP)
+    if sizes is None:
+        return None
+
+    def codegen(context, b, sig, args):
+        return _reduce(context, b, x, args, sizes[0])
+
+    return _vec_of(x)(x, types.intp, types.intp, OP), codegen
+
+
 @operation
 def reduce_run(typing, x, xi, size, OP):
     """The sum or maximum (MAX_NAN) of x[xi : xi+size]: LANES partial results, then across lanes, in a fixed order."""
@@ -322,25 +358,7 @@ def reduce_run(typing, x, xi, size, OP):
     op, vec = sizes[0], _vec_of(x)
 
     def codegen(context, b, sig, args):
-        place, size = Place(context, b, x, args[0], args[1]), args[2]
-        empty = _const(vec, 0.0 if op == SUM else float("-inf"))
-        parts = [cgutils.alloca_once_value(b, empty) for _ in range(4)]
-        block = _i64(4 * vec.lanes)
-        whole = b.mul(b.sdiv(size, block), block)
-        for index in parts:
-            b.store(empty, index)
-        with cgutils.for_range_slice(b, _i64(0), whole, block) as (i, _):
-            for n, part in enumerate(parts):
-                b.store(_combine(b, op, b.load(part), place.load(b.add(i, _i64(n * vec.lanes)))), part)
-        for n, part in enumerate(parts):
-            offset = b.add(whole, _i64(n * vec.lanes))
-            left = b.sub(size, offset)
-            _check_run(b, place, offset, left)
-            align, name = _i32(vec.element.bitwidth // 8), f"llvm.masked.load.{_suffix(vec)}.p0"
-            value = _call(b, name, vec.ir, place.vector(offset, False), align, _below(b, vec, left), empty)
-            b.store(_combine(b, op, b.load(part), value), part)
-        value = _tree(b, op, list(map(b.load, parts)))
-        half = vec.lanes // 2
+        value, half = _reduce(context, b, x, args, op), vec.lanes // 2
         while half:
             other = b.shuffle_vector(value, value, _ints(vec, [(i + half) % vec.lanes for i in range(vec.lanes)]))
             value, half = _combine(b, op, value, other), half // 2

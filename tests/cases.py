@@ -160,6 +160,8 @@ EDGES = [
     case((9, 11), 1, (3, 2), 0, 1, _FEW),
     case((11, 13), (2, 1), (5, 3), 1, 1, _FEW, n=3),
     case(29, 2, 7, 0, 1, _MANY),
+    # a long kernel of single channels
+    case(230, 49, 1, 24, 1, (5, 1, 1), n=2),
     # dilation, also with stride, and taps that only ever see padding
     case((13, 11), 3, 1, 4, 4, _FEW),
     case((12, 10), 3, 2, (2, 3), (2, 3), _FEW),

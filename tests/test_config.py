@@ -1,6 +1,5 @@
 """Bad switches: one clear line, as an exception of `import fastconv` or from the command line."""
 
-import os
 import subprocess
 import sys
 
@@ -65,17 +64,3 @@ def test_unknown_implementation(monkeypatch):
     switches = environment(FASTCONV_IMPL="winogard")
     done = subprocess.run(command, env=switches, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "winograd" in done.stderr
-
-
-@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "passive"}, {"GOMP_SPINCOUNT": "7"}])
-def test_waits_are_brief_while_a_threading_layer_is_loaded(given, monkeypatch):
-    """And the environment is left as it was; what the user asks for stays."""
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    before = dict(os.environ)
-    with _config.brief_waits():
-        inside = dict(os.environ)
-    assert dict(os.environ) == before
-    assert inside == (before if given else {**before, "GOMP_SPINCOUNT": _config._SPINS})

@@ -49,6 +49,59 @@ def test_the_cpu_is_a_device():
     assert layer.to("cpu") is layer and layer.weight.device == "cpu"
 
 
+WAYS = {  # what a machine without a device lacks -> how that looks to numba.cuda, and what the error says
+    "package": ("__file__ = '/site-packages/numba/cuda/__init__.py'", "numba-cuda is not installed", "fastconv[cuda]"),
+    "driver": ("cuda_error = lambda: 'CUDA driver library cannot be found'", "driver library cannot be found", ""),
+    "device": ("cuda_error = lambda: None", "no CUDA device was found", ""),
+}
+
+
+@pytest.mark.parametrize("missing", WAYS)
+def test_each_reason_has_its_words(missing):
+    """In a process whose numba.cuda lacks one thing: the same words in errors and in `fastconv env`."""
+    setting, *words = WAYS[missing]
+    given = output(
+        f"""
+        import sys, types
+        fake = types.ModuleType("numba.cuda")
+        class Any:
+            def __getattr__(self, name): return Any()
+            def __call__(self, *args, **kwargs): return args[0] if args and callable(args[0]) else Any()
+        fake.__getattr__ = lambda name: Any()
+        fake.__file__ = "/site-packages/numba_cuda/numba/cuda/__init__.py"
+        fake.is_available = lambda: False
+        fake.{setting}
+        import numba
+        sys.modules["numba.cuda"] = numba.cuda = fake
+        import fastconv as fc
+        from fastconv import nn
+        from fastconv.cli import env
+        for ask in (lambda: fc.Tensor([1.0]).to("cuda"), lambda: nn.Linear(2, 3).to("cuda")):
+            try:
+                ask()
+            except RuntimeError as problem:
+                print(problem)
+        print(env._cuda())
+        """
+    ).splitlines()
+    assert len(given) == 3 and given[0] == given[1] == f"cuda: {given[2]}"
+    assert given[2].startswith("no device can be used: ")
+    assert all(word in given[2] for word in words)
+
+
+def test_numba_without_a_cuda_target_is_a_reason_too():
+    given = output("""
+        import sys
+        sys.modules["numba.cuda"] = None
+        import fastconv as fc
+        try:
+            fc.Tensor([1.0]).to("cuda")
+        except RuntimeError as problem:
+            print(problem)
+    """)
+    assert "cuda: no device can be used: " in given and "fastconv[cuda]" in given
+
+
 def test_nothing_of_cuda_is_imported():
     output("""
         import sys

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from fastconv import _config, _jit, driver
+from fastconv import _config, _jit, cores, driver
 from fastconv._jit import Block, tile_body
 from fastconv.driver import Row, launch
 from fastconv.simd import array_at, fields
@@ -282,16 +282,15 @@ def test_numbas_own_setting_is_left_alone(threads):
 
 
 @pytest.mark.parametrize(
-    ("text", "cores"),
+    ("text", "count"),
     [("max 100000\n", 64), ("200000 100000\n", 2), ("50000 100000\n", 1), ("350000 100000\n", 3), ("nonsense", 64)],
 )
-def test_quota_of_the_control_group(text, cores, monkeypatch, tmp_path):
+def test_quota_of_the_control_group(text, count, monkeypatch, tmp_path):
     quota = tmp_path / "cpu.max"
     quota.write_text(text)
-    monkeypatch.setattr(driver, "open", lambda path: quota.open(), raising=False)
-    monkeypatch.setattr(driver.os, "sched_getaffinity", lambda process: range(64), raising=False)
-    monkeypatch.setattr(driver.numba.config, "NUMBA_NUM_THREADS", 64)
-    assert driver._available_threads() == cores
+    monkeypatch.setattr(cores, "open", lambda path: quota.open(), raising=False)
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: range(64), raising=False)
+    assert cores.available() == count
 
 
 # ---- what runs in parallel
@@ -461,3 +460,19 @@ def test_whole_numbers_arrive_exactly():
         y = np.zeros(1, np.int64)
         launch(Row(wide, 1, {"y": y, "n": n}, 0.0))
         assert y[0] == n
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the operating system does not let a thread choose")
+def test_a_thread_leaves_a_core_and_may_use_it_afterwards():
+    before = os.sched_getaffinity(0)
+    cores.leave(min(before))
+    assert os.sched_getaffinity(0) == before
+    with open("/proc/thread-self/stat") as file:
+        core = int(file.read().rsplit(")", 1)[1].split()[36])
+    assert core in before
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        cores.leave(min(before))  # the only core: nowhere to go
+        assert os.sched_getaffinity(0) == {min(before)}
+    finally:
+        os.sched_setaffinity(0, before)

@@ -148,6 +148,24 @@ def test_pickle():
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(compiled))(x), compiled(x))
 
 
+def test_rewritten_weights_go_once_they_are_packed():
+    model = randomised(nn.Sequential(nn.Conv2d(16, 64, 1), nn.BatchNorm2d(64), nn.ReLU()))
+    compiled = fc.compile(model, array(1, 16, 8, 8))
+    (plan,) = compiled._plans.values()
+    assert plan.graph.constants == {} and not plan._constants
+    forms = len(compiled._packed._forms)
+    np.testing.assert_allclose(compiled(array(2, 16, 8, 8)), eager(model, array(2, 16, 8, 8)), rtol=1e-4, atol=1e-5)
+    assert len(compiled._packed._forms) == forms  # made again, found by what they were made of
+
+
+def test_constants_that_python_reads_stay():
+    table = array(8, 3)
+    compiled = fc.compile(lambda x: F.relu(x @ fc.Tensor(table)).sum(1), array(4, 8))
+    np.testing.assert_allclose(
+        compiled(array(4, 8, seed=2)), np.maximum(array(4, 8, seed=2) @ table, 0).sum(1), rtol=1e-5
+    )
+
+
 def test_plans_are_bounded():
     compiled = fc.compile(nn.ReLU(), array(1, 1))
     for n in range(1, 20):

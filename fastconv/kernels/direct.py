@@ -197,7 +197,7 @@ def _cost(gathers):
         waste = split(gather.grid[2], LANES) * LANES / gather.grid[2]
         copies = PACK_CYCLES * len(phases) * (1 + int(rows.max()) / height) / (len(gather.taps) * gather.rows)
         terms = min(channels, gather.channels) * len(gather.taps)
-        calls = (300 if MR == 1 else 20) / (min(MR * NR, 24) * terms)
+        calls = (300 if MR == 1 else 10) / (min(MR * NR, 24) * terms)
         total += gather.work * waste * (max(1, MISALIGNED / MR) + copies + calls)
     return total
 

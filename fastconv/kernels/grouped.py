@@ -169,7 +169,7 @@ def _tile_cycles(MR, NR, terms, squeeze):
     """Cycles of one register tile: products, loads (most of them cross a cache line) or the wait for four additions;
     its beginning and end."""
     store = STORE_CYCLES + squeeze * SQUEEZE_CYCLES
-    return terms * max(MR * NR, MR + 1.6 * NR + 2, 8) + 30 + store * MR * NR
+    return terms * max(MR * NR, MR + 1.6 * NR + 2, 8) + 50 + store * MR * NR
 
 
 def _run_cycles(MR, NR, vectors, terms, squeeze):

@@ -8,7 +8,7 @@ kernel's parameter block `a`.
 from functools import cache
 
 from .._jit import helper
-from ..simd import load_bits, load_vector, load_window, store_vector, zero_vector
+from ..simd import isa, load_bits, load_vector, load_window, store_vector, zero_vector
 
 
 @helper
@@ -34,6 +34,8 @@ def make_copy_run(STEP, LANES):
         for v in range(0, count, LANES):
             if STEP == 1 and first <= v and v + LANES <= end:
                 value = load_vector(x, source + v)
+            elif STEP == 2 and first <= v and v + LANES <= end:  # masks that the compiler knows cost nothing
+                value = load_window(x, source + v * 2, 2, 0, LANES, 2)
             else:
                 value = load_window(x, source + v * step, step, first - v, end - v, STEP)
             store_vector(value, panel, at + v)
@@ -81,13 +83,18 @@ def make_pack_row(STEP, LANES):
 def make_pack_flat(LANES):
     """Packing where source and grid have rows of one length and step 1: a tap then is one shift of all pixels, across
     the ends of rows; bits tell which of them lie inside the image."""
+    MASKS, ALL = isa.name == "avx512", (1 << LANES) - 1  # other processors make masks of bits in several steps
 
     @helper
     def pack_flat(x, source, bits, first, count, panel, row):
         """panel[row + j] = x[source + j] for j < count where the bit is set, 0 elsewhere; bits[first:]: one number for
         each vector."""
         for v in range(0, count, LANES):
-            store_vector(load_bits(x, source + v, bits[first + v // LANES]), panel, row + v)
+            inside = bits[first + v // LANES]
+            if not MASKS and inside == ALL:
+                store_vector(load_vector(x, source + v), panel, row + v)
+            else:
+                store_vector(load_bits(x, source + v, inside), panel, row + v)
 
     return pack_flat
 

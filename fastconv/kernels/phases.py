@@ -12,7 +12,7 @@ import numpy as np
 
 from .._jit import Block, tile_body
 from ..driver import Row, Temporary
-from ..simd import array_at, fields, lanes, load_window, store_part
+from ..simd import array_at, fields, lanes, load_window, store_part, store_vector
 from .gathers import column_step, split
 
 FRAME_NANOSECONDS = 0.2  # to write one value
@@ -38,8 +38,11 @@ def make_split(dtype, STEP):
                 inside = (a.xw - rw + a.sw - 1) // a.sw if row < a.xh else 0
                 at = ((tile * a.sh * a.sw + phase) * a.height + i) * a.width
                 for j in range(0, a.width, LANES):
-                    value = load_window(x, source + j * a.sw, a.sw, 0, inside - j, STEP)
-                    store_part((value,), y, at + j, 0, 0, a.width - j, 1, 1)
+                    if STEP and j + LANES <= min(inside, a.width):  # masks that the compiler knows cost nothing
+                        store_vector(load_window(x, source + j * STEP, STEP, 0, LANES, STEP), y, at + j)
+                    else:
+                        value = load_window(x, source + j * a.sw, a.sw, 0, inside - j, STEP)
+                        store_part((value,), y, at + j, 0, 0, a.width - j, 1, 1)
 
     return conv_split_phases
 

@@ -23,7 +23,7 @@ from .. import driver
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row, Temporary, launch
-from ..simd import array_at, fields, isa, lanes, transpose_block
+from ..simd import array_at, fields, isa, lanes, load_tile, store_tile, transpose_block, zero_vector
 from ..simd_winograd import winograd_sizes, winograd_weights
 from ..specs import NO_EPILOGUE
 from .gathers import split, zeros
@@ -34,6 +34,7 @@ from .winograd_problem import (
     data_problem,
     forward_problem,
     frequencies,
+    is_regular,
     line_length,
     line_problem,
     most_tiles,
@@ -98,34 +99,46 @@ def make_winograd(dtype, FH, FW, APART, MR, HIGH):
 PackBlock = Block(
     "WinogradWeights",
     "w u scratch",
-    "groups rows channels depth kernel_rows kernel_columns kh kw strips u_plane w_group w_row w_channel w_first w_step "
+    "groups rows channels depth kernel_rows kernel_columns kh kw strips u_plane w_group w_row w_channel taps flipped "
     "regular",
 )
 
 
 @cache
-def make_pack(dtype, FH, FW):
-    """The kernel that transforms weights."""
-    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    (AH, _, RH), (AW, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
-    A2, TAPS = AH * AW, RH * RW
+def make_collect(FH, FW, LANES):
+    """Weights of kernels of RH x RW, with output channels as lanes."""
+    (_, _, RH), (_, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
+    TAPS = RH * RW
 
     @helper
-    def collect_kernel(a, w, first, count, number, panel, at):
-        """One of the kernels of RH x RW weights that each lane's kernel from w[first] on is made of, with 0 behind its
-        ends."""
+    def stage_kernels(a, w, first, count, stage):
+        """stage[t, lane] = weight t of the kernel of each lane's output channel, the first of which begins at w[first];
+        there are `count`."""
+        blocks = (a.taps + LANES - 1) // LANES
+        if count >= LANES and first + (LANES - 1) * a.w_row + blocks * LANES <= w.size:
+            for i in range(blocks):
+                transpose_block(w, first + i * LANES, a.w_row, stage, i * LANES * LANES, LANES)
+        else:
+            for t in range(a.taps):
+                for lane in range(LANES):
+                    stage[t * LANES + lane] = w[first + lane * a.w_row + t] if lane < count else w.dtype.type(0)
+
+    @helper
+    def pick_kernel(a, stage, number, panel, at):
+        """One of the kernels of RH x RW weights that the staged kernels are made of, with 0 behind their ends."""
         parts = a.kernel_rows * a.kernel_columns
         row0, column0 = number % parts // a.kernel_columns * RH, number % a.kernel_columns * RW
         for t in range(TAPS):
             row, column = row0 + t // RW, column0 + t % RW
-            place = first + ((number // parts * a.kh + row) * a.kw + column) * a.w_step
-            inside = row < a.kh and column < a.kw
-            for lane in range(LANES):
-                there = inside and lane < count
-                panel[at + t * LANES + lane] = w[place + lane * a.w_row] if there else w.dtype.type(0)
+            if row < a.kh and column < a.kw:
+                tap = (number // parts * a.kh + row) * a.kw + column
+                tap = a.taps - 1 - tap if a.flipped else tap
+                store_tile(load_tile(stage, tap * LANES, 0, 1, 1), panel, at + t * LANES, 0, 1, 1)
+            else:
+                zero_vector(panel, at + t * LANES)
 
     @helper
-    def collect(a, w, first, count, kernels, each, panel):
+    def collect(a, w, first, count, kernels, each, panel, stage):
         """panel[(k, t), lane] = weight t of the k-th kernel of RH x RW from w[first] on, of the lane's output channel;
         each: of them in a channel."""
         if count >= LANES and kernels == LANES and a.regular:
@@ -133,7 +146,19 @@ def make_pack(dtype, FH, FW):
                 transpose_block(w, first + i, a.w_row, panel, i * LANES, LANES)
         else:
             for k in range(kernels):
-                collect_kernel(a, w, first + k // each * a.w_channel, count, k % each, panel, TAPS * k * LANES)
+                if k % each == 0:
+                    stage_kernels(a, w, first + k // each * a.w_channel, count, stage)
+                pick_kernel(a, stage, k % each, panel, TAPS * k * LANES)
+
+    return collect
+
+
+@cache
+def make_pack(dtype, FH, FW):
+    """The kernel that transforms weights."""
+    KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
+    (AH, _, RH), (AW, _, RW) = winograd_sizes(FH), winograd_sizes(FW)
+    A2, TAPS, collect = AH * AW, RH * RW, make_collect(FH, FW, LANES)
 
     @tile_body(PackBlock, dtype)
     def conv_winograd_pack(block, tile, worker):
@@ -144,11 +169,12 @@ def make_pack(dtype, FH, FW):
         g, strip = tile // a.strips, tile % a.strips
         each = a.depth * a.kernel_rows * a.kernel_columns  # kernels in a channel
         step = max(1, LANES // each)  # channels at a time
+        stage = panel[TAPS * LANES * max(LANES, each) :]
         for row in range(strip * STRIP, (strip + 1) * STRIP, LANES):
             for c in range(0, a.channels, step):
-                first = g * a.w_group + row * a.w_row + c * a.w_channel + a.w_first
+                first = g * a.w_group + row * a.w_row + c * a.w_channel
                 kernels = min(step, a.channels - c) * each
-                collect(a, w, first, a.rows - row, kernels, each, panel)
+                collect(a, w, first, a.rows - row, kernels, each, panel, stage)
                 for k in range(kernels):
                     term = k % each * a.channels + c + k // each
                     ui = g * A2 * a.u_plane + (strip * each * a.channels + term) * STRIP + row % STRIP
@@ -205,17 +231,15 @@ def pack_row(problem, tile, w, u):
     taps, parts = prod(problem.kernel), problem.parts(tile)
     if problem.flipped:  # w (groups * channels, rows, taps), the last tap first
         steps = {"w_group": problem.channels * problem.rows * taps, "w_row": taps, "w_channel": problem.rows * taps}
-        steps |= {"w_first": taps - 1, "w_step": -1}
     else:
         steps = {"w_group": problem.rows * problem.channels * taps, "w_row": problem.channels * taps, "w_channel": taps}
-        steps |= {"w_first": 0, "w_step": 1}
     each, size = problem.depth * prod(parts), prod(winograd_sizes(F)[2] for F in tile)
-    # the kernels that a kernel is made of follow each other in it
-    regular = not problem.flipped and taps == each * size and (parts[1] == 1 or problem.kernel[1] == 1)
     sizes = {name: getattr(problem, name) for name in ("groups", "rows", "channels", "depth", "strips")}
-    sizes |= {"u_plane": problem.u_plane(tile), "regular": int(regular)}
+    sizes |= {"u_plane": problem.u_plane(tile), "taps": taps, "flipped": int(problem.flipped)}
+    sizes |= {"regular": int(is_regular(problem, tile))}
     sizes |= dict(zip(("kernel_rows", "kernel_columns", "kh", "kw"), parts + problem.kernel[1:], strict=True))
-    scratch = size * lanes(problem.dtype) * max(lanes(problem.dtype), each)
+    LANES = lanes(problem.dtype)
+    scratch = LANES * (size * max(LANES, each) + split(taps, LANES) * LANES)
     body = make_pack(problem.dtype, *tile)
     values = {"w": w, "u": u, **sizes, **steps}
     return Row(body, problem.groups * problem.strips, values, pack_cost(problem, tile), scratch)

@@ -196,7 +196,8 @@ WRITE_CYCLES, WRITE_APART_CYCLES = 45, 10  # to write one row of pixels of a run
 PIECES_CYCLES, PIECE_CYCLES = (8, 5), 7  # to read a row of a vector of tiles in pieces, and more for each; to write one
 NEAR_BYTES, FAR_BYTES = 25, 12  # read in a nanosecond from the last cache, and from memory
 CACHE_BYTES = 24 << 20  # of the last cache
-PACK_NANOSECONDS = 150  # to transform the weights of STRIP output channels
+WRITTEN_NEAR, WRITTEN_FAR, WRITTEN_CACHE = 30, 11, 12 << 20  # bytes of U in a nanosecond, below that size and above
+STAGE_NANOSECONDS, PICK_NANOSECONDS = 28, 14  # to turn STRIP weights of STRIP kernels over, to pick a kernel of them
 MOST_TILES = 96  # of a block of tiles of 36 frequencies: each passes once over U
 
 
@@ -275,6 +276,17 @@ def best_order(problem, tile):
     return best, costs[best]
 
 
+def is_regular(problem, tile):
+    """Whether the kernels that the kernel is made of follow each other in memory as they are wanted."""
+    taps, parts = prod(problem.kernel), problem.parts(tile)
+    whole = taps == problem.depth * prod(parts) * prod(winograd_sizes(F)[2] for F in tile)
+    return not problem.flipped and whole and (parts[1] == 1 or problem.kernel[1] == 1)
+
+
 def pack_cost(problem, tile):
-    slower = 1 if problem.parts(tile) == (1, 1) else 3
-    return PACK_NANOSECONDS * slower * problem.groups * problem.strips * problem.terms(tile)
+    """Writing U, and picking the weights of kernels that are not regular."""
+    parts, taps = problem.depth * prod(problem.parts(tile)), prod(problem.kernel)
+    size = prod(frequencies(tile)) * problem.u_plane(tile) * problem.groups * np.dtype(problem.dtype).itemsize
+    writing = size / (WRITTEN_NEAR if size < WRITTEN_CACHE else WRITTEN_FAR)
+    picks = 0 if is_regular(problem, tile) else STAGE_NANOSECONDS * split(taps, STRIP) + PICK_NANOSECONDS * parts
+    return writing + problem.groups * problem.strips * problem.channels * picks

@@ -57,7 +57,7 @@ class PartialConv2d(nn.Module):
             self.place[o, i] = number
 
     def forward(self, x):
-        nothing = np.zeros((1, *self.weight.shape[1:]), self.weight.dtype)
+        nothing = np.zeros_like(self.weight.data[:1])
         return F.conv2d(x, F.cat([self.weight, nothing], 0)[self.place], self.bias)
 
 

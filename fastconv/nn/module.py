@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._device import as_array, move
+from .._device import as_array, device_of, move
 from ..autograd import Tensor, Variable, is_grad_enabled
 
 
@@ -275,7 +275,7 @@ class Module:
         return state
 
     def load_state_dict(self, state_dict, strict=True) -> LoadResult:
-        """Copy arrays (or Tensors) into parameters and buffers of the same names, cast to their dtypes.
+        """Copy arrays (or Tensors) of any device into parameters and buffers of the same names, cast to their dtypes.
 
         Everything is checked before anything is copied.  If `strict`, raises one ValueError that lists all missing and
         all unexpected names and all arrays of another shape; otherwise what fits is copied and the rest is returned.
@@ -295,7 +295,7 @@ class Module:
             )
         for name, array in given.items():
             if name in own and name not in unfit:
-                own[name][...] = array
+                own[name][...] = move(array, device_of(own[name]))
         return LoadResult(missing, unexpected, unfit)
 
     # -- text --------------------------------------------------------------------------------------------------------

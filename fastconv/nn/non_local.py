@@ -70,8 +70,8 @@ class _NonLocal(Module):
         if self.mode != "concatenation":
             return F.non_local(theta, phi, g)
         left, right = self.pair[:1] @ theta, self.pair[1:] @ phi
-        theta = F.cat([left, np.ones(left.shape, value(left).dtype)], 1)
-        phi = F.cat([np.ones(right.shape, value(right).dtype), right], 1)
+        theta = F.cat([left, np.ones_like(value(left))], 1)
+        phi = F.cat([np.ones_like(value(right)), right], 1)
         return F.non_local(theta, phi, g, "relu")
 
     def extra_repr(self):

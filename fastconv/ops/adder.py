@@ -16,6 +16,7 @@ The first is the convolution's weight gradient minus w times the sum of gy, and 
 import numpy as np
 
 from .. import _memory
+from .._device import ARRAYS
 from .._registry import select
 from ..autograd import Op
 from ..autograd.op import value
@@ -80,9 +81,10 @@ def adder_learning_rate(gradient, eta=0.2):
     multiply each adder weight's gradient by its factor.  0 for a gradient of zeros.
     """
     array = value(gradient)
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    if not isinstance(array, ARRAYS) or array.dtype.kind != "f":
         raise TypeError(f"adder_learning_rate: gradient must be a floating-point array or Tensor, got {gradient!r:.80}")
     if not eta > 0:
         raise ValueError(f"adder_learning_rate: eta must be positive, got {eta}")
-    norm = float(np.sqrt(np.sum(np.square(array, dtype=np.float64))))
+    wide = array.astype(np.float64)
+    norm = float(np.sqrt((wide * wide).sum()))
     return eta * array.size**0.5 / norm if norm else 0.0

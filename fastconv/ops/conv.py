@@ -28,6 +28,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     direct,
     direct_weights,
     dot,
+    fft,
     grouped,
     implicit_gemm,
     merged,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._device import move
 from ..autograd import Tensor
 from .pth import TorchTensor, decode, read_pth
 
@@ -124,7 +125,7 @@ def _array(name, a):
     """`a` as a C-contiguous array of numbers; contiguity matters, safetensors writes memory as it lies."""
     if not isinstance(name, str):
         raise TypeError(f"save_state: names must be text, got {name!r}")
-    a = a.detach().numpy() if isinstance(a, Tensor) else a
+    a = a.detach().numpy() if isinstance(a, Tensor) else move(a, "cpu")
     if not isinstance(a, (np.ndarray, np.generic)) or np.asarray(a).dtype.kind not in "fiub":
         kind = f"dtype {a.dtype}" if isinstance(a, np.ndarray) else type(a).__name__
         raise TypeError(f"save_state: {name} must be an array of numbers, got {kind}")

@@ -1,6 +1,6 @@
 """The GPU path.  Two commands, each a process of its own, since Numba decides when it is imported what cuda is:
 
-    NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda     every kernel on Numba's simulator, at tiny sizes; needs no GPU
+    NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda     the tables of cases on Numba's simulator, shrunk; needs no GPU
     pytest tests/cuda/test_ptx.py                every kernel compiled to PTX; needs numba-cuda, nvidia-nvvm and
                                                  nvidia-cuda-nvrtc, no GPU and no driver
 

@@ -12,13 +12,13 @@ import numpy as np
 from ..._device import Rule
 from ...simd_formulas import BACKWARD, FORWARD, FROM_OUTPUT
 from .array import empty
-from .elementwise import exp, log, tanh
+from .elementwise import exp, log, sqrt, tanh
 from .gpu import SIMULATED, THREADS, blocks_for, cuda, helper, kernel
 from .launch import Row, counterpart, launch
 from .shaping import dense
 
 FUNCTIONS = {
-    **{"exp": exp, "log": log, "tanh": tanh, "erf": math.erf, "erfc": math.erfc},
+    **{"exp": exp, "log": log, "sqrt": sqrt, "tanh": tanh, "erf": math.erf, "erfc": math.erfc},
     **{"expm1": np.expm1 if SIMULATED else math.expm1, "log1p": np.log1p if SIMULATED else math.log1p},
 }
 
@@ -99,6 +99,9 @@ class Term:
 
     def log(self):
         return self._call("log")
+
+    def sqrt(self):
+        return self._call("sqrt")
 
     def log1p_small(self):
         return self._call("log1p")

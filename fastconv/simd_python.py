@@ -207,7 +207,7 @@ def distance_loop(acc, a, ai, a_m, b, bi, steps, first, last, sign, mr, nr):
     return acc
 
 
-def clipped_loop(acc, x, xi, x_m, a, ai, a_m, b, bi, steps, first, last, mr, nr):
+def clipped_loop(acc, x, xi, x_m, a, ai, a_m, b, bi, steps, first, last, minus, mr, nr):
     acc = list(acc)
     for k in range(first, last):
         for i in range(mr * nr):

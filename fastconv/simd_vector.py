@@ -33,13 +33,22 @@ from .simd_place import (
 def _loop(context, b, sig, tile, steps, first, last, term):
     """The tile after `term(acc, a_offset, b_offset)` for each pair of offsets steps[2*k], steps[2*k + 1]."""
     table = context.make_array(sig)(context, b, steps).data
-    acc = [cgutils.alloca_once_value(b, value) for value in tile]
-    with cgutils.for_range_slice(b, first, last, _i64(1)) as (k, _):
-        step = b.gep(table, [b.mul(k, _i64(2))])
-        values = term([b.load(place) for place in acc], b.load(step), b.load(b.gep(step, [_i64(1)])))
-        for place, value in zip(acc, values, strict=True):
-            b.store(value, place)
-    return [b.load(place) for place in acc]
+    entry, loop, done = b.block, b.append_basic_block("terms"), b.append_basic_block("terms.done")
+    b.cbranch(b.icmp_signed("<", first, last), loop, done)
+    b.position_at_end(loop)
+
+    def body(k, acc):
+        step = b.gep(table, [b.mul(b.add(first, k), _i64(2))])
+        return term(acc, b.load(step), b.load(b.gep(step, [_i64(1)])))
+
+    result, after = _phi_loop(b, tile, b.sub(last, first), body), b.block
+    b.branch(done)
+    b.position_at_end(done)
+    merged = [b.phi(value.type) for value in tile]
+    for phi, before, value in zip(merged, tile, result, strict=True):
+        phi.add_incoming(before, entry)
+        phi.add_incoming(value, after)
+    return merged
 
 
 def _operands(b, vec, left, right, a_m, mr, nr, a_offset, b_offset):
@@ -102,11 +111,12 @@ def distance_loop(typing, acc, a, ai, a_m, b_, bi, steps, first, last, sign, MR,
 
 
 @operation
-def clipped_loop(typing, acc, x, xi, x_m, a, ai, a_m, b_, bi, steps, first, last, MR, NR):
+def clipped_loop(typing, acc, x, xi, x_m, a, ai, a_m, b_, bi, steps, first, last, minus, MR, NR):
     """acc[m, n] + the sum over k = first .. last-1 of clip(a[ai + m*a_m + steps[2*k]] - x[m, n], -1, 1) * b[k, n].
 
     x[m, n] = x[xi + m*x_m + n*LANES : +LANES] stays in registers; b[k, n] = b[bi + steps[2*k + 1] + n*LANES : +LANES].
-    NaN passes through the clipping.
+    NaN passes through the clipping.  minus: -1 as a number that the compiler does not know: the subtraction is then a
+    fused multiply-add, on units that the clipping leaves idle.
     """
     sizes = _literals(MR, NR)
     if sizes is None:
@@ -118,13 +128,13 @@ def clipped_loop(typing, acc, x, xi, x_m, a, ai, a_m, b_, bi, steps, first, last
         inputs = Place(context, b, sig.args[1], args[1], args[2])
         left, right = Place(context, b, sig.args[4], args[4], args[5]), Place(context, b, sig.args[7], args[7], args[8])
         fixed = [inputs.load(b.add(b.mul(args[3], _i64(m)), _i64(n * vec.lanes))) for m in range(mr) for n in range(nr)]
-        low, high = _const(vec, -1.0), _const(vec, 1.0)
+        low, high, minus = _const(vec, -1.0), _const(vec, 1.0), _splat(b, vec, args[12])
 
         def term(tile, a_offset, b_offset):
             splats, rows = _operands(b, vec, left, right, args[6], mr, nr, a_offset, b_offset)
             result = []
             for i, value in enumerate(tile):
-                difference = b.fsub(splats[i // nr], fixed[i])
+                difference = _fma(b, vec, fixed[i], minus, splats[i // nr])
                 difference = b.select(b.fcmp_ordered("<", difference, low), low, difference)
                 difference = b.select(b.fcmp_ordered(">", difference, high), high, difference)
                 result.append(_fma(b, vec, difference, rows[i % nr], value))
@@ -135,7 +145,7 @@ def clipped_loop(typing, acc, x, xi, x_m, a, ai, a_m, b_, bi, steps, first, last
         return context.make_tuple(b, sig.return_type, tile)
 
     ints = types.intp
-    return acc(acc, x, ints, ints, a, ints, ints, b_, ints, steps, ints, ints, MR, NR), codegen
+    return acc(acc, x, ints, ints, a, ints, ints, b_, ints, steps, ints, ints, vec.element, MR, NR), codegen
 
 
 class _MaskedReader:

@@ -405,6 +405,8 @@ def test_command_line(capsys, tmp_path):
     assert "float32 2x5" in capsys.readouterr().out
     assert main(["bench", str(path), *shape, "--repeats", "2", "--profile"]) == 0
     assert "fastconv" in capsys.readouterr().out
+    assert main(["summary", str(path), "--input", "1x3x8x8"]) == 0
+    assert "7 nodes, 301 weights" in capsys.readouterr().out
     assert main(["warmup", str(path), *shape]) == 0
     assert "small.onnx:" in capsys.readouterr().out
     assert "--shape x=" in refuse(capsys, "run", str(path))

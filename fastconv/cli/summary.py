@@ -18,7 +18,7 @@ PASSES = 10
 
 
 def add_arguments(parser):
-    parser.add_argument("name", help="name of the network, such as resnet50; fastconv models lists them")
+    parser.add_argument("name", help="name of the network, such as resnet50, or an ONNX file")
     parser.add_argument("--input", help="shape of the input (default: the network's own, one image)")
     parser.add_argument("--time", action="store_true", help=f"time the layers too, medians of {PASSES} passes")
     parser.add_argument("--plot", metavar="FILE", help="write a picture of costs and receptive fields to FILE, a PNG")
@@ -30,6 +30,11 @@ def run(args):
         raise ValueError('--plot needs matplotlib: pip install "fastconv[plot]"')
     if args.threads is not None:
         driver.set_num_threads(args.threads)
+    if args.name.endswith(".onnx"):
+        from .onnx_summary import onnx_summary
+
+        print(onnx_summary(args.name, [args.input] if args.input else []))
+        return
     model = get_model(args.name)
     shape = _sizes("input", args.input) if args.input else (1, *NETWORKS[args.name].input_shape)
     found = summary(model, shape, PASSES if args.time else 0)

@@ -14,16 +14,31 @@ from .. import driver
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row
-from ..simd import add_bias, add_part, array_at, fields, isa, lanes, store_part, store_tile, zero_tile
-from ..simd_vector import clipped_loop, distance_loop
+from ..simd import (
+    add_bias,
+    add_part,
+    array_at,
+    fields,
+    isa,
+    lanes,
+    load_vector,
+    load_window,
+    store_part,
+    store_tile,
+    store_vector,
+    zero_tile,
+)
+from ..simd_vector import clipped_loop, distance_loop, store_window
+from .fill import fill_row
 from .gathers import GATHER_NUMBERS, Gather, balanced, column_step, data_gathers, parts_for, split, tap_table, zeros
 from .gemm import part_rows
-from .patches import make_pack_row, scatter_rows
+from .implicit_gemm import bits_table, make_pack_tap
+from .patches import scatter_rows
 
-_BUFFERS = {"x": None, "w": None, "bias": None, "y": None, "taps": "i8", "steps": "i8", "scratch": None}
-_NUMBERS = GATHER_NUMBERS.replace("start ", "") + "chunks pixels taps_count pitch block_channels block_taps"
+_BUFFERS = {"x": None, "w": None, "bias": None, "y": None, "taps": "i8", "steps": "i8", "bits": "i8", "scratch": None}
+_NUMBERS = GATHER_NUMBERS.replace("start ", "") + "chunks pixels taps_count pitch block_channels block_taps flat"
 ForwardBlock = Block("AdderForward", _BUFFERS, _NUMBERS, "sign")
-DataBlock = Block("AdderBackwardData", {**_BUFFERS, "at": None}, _NUMBERS)
+DataBlock = Block("AdderBackwardData", {**_BUFFERS, "at": None}, _NUMBERS, "minus")
 
 
 @helper
@@ -37,17 +52,15 @@ def run_of_pixels(a, chunk, lanes):
 @cache
 def make_pack_block(STEP, LANES):
     """Packing of the patches of a block of channels and taps."""
-    pack_row = make_pack_row(STEP, LANES)
+    pack_tap = make_pack_tap(STEP, LANES)
 
     @helper
-    def pack_block(a, taps, x, plane, channels, t0, t1, first, count, panel):
+    def pack_block(a, taps, bits, x, plane, channels, t0, t1, first, count, panel):
         """panel[(c*(t1 - t0) + t - t0)*pitch + j] = patch of channel c, tap t, at `count` points from `first` on."""
-        d, h, w = first // (a.grid_h * a.grid_w), first // a.grid_w % a.grid_h, first % a.grid_w
         for c in range(channels):
             for t in range(t0, t1):
-                at = (c * (t1 - t0) + t - t0) * a.pitch
-                source = plane + c * a.xd * a.xh * a.xw
-                pack_row(a, x, source, taps[3 * t], taps[3 * t + 1], taps[3 * t + 2], d, h, w, count, panel, at)
+                at, source = (c * (t1 - t0) + t - t0) * a.pitch, plane + c * a.xd * a.xh * a.xw
+                pack_tap(a, x, source, taps, t, bits, first, count, panel, at)
 
     return pack_block
 
@@ -89,7 +102,7 @@ def make_forward(dtype, MR, NR, STEP):
         a = fields(block)
         x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
         bias, taps = array_at(a.bias, a.bias_size, KIND), array_at(a.taps, a.taps_size, "i8")
-        steps = array_at(a.steps, a.steps_size, "i8")
+        steps, bits = array_at(a.steps, a.steps_size, "i8"), array_at(a.bits, a.bits_size, "i8")
         panel = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         part, chunk, image_group = tile % a.parts, tile // a.parts % a.chunks, tile // (a.parts * a.chunks)
         group = image_group % a.groups
@@ -102,7 +115,7 @@ def make_forward(dtype, MR, NR, STEP):
             plane = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
             for t0 in range(0, a.taps_count, a.block_taps):
                 t1 = min(t0 + a.block_taps, a.taps_count)
-                pack_block(a, taps, x, plane, channels, t0, t1, p, count, panel)
+                pack_block(a, taps, bits, x, plane, channels, t0, t1, p, count, panel)
                 last = t0 + channels * (t1 - t0)
                 distances(
                     *(a, w, w_first + c0 * a.w_channel, rows, panel, -t0 * a.pitch, count, steps, t0, last),
@@ -112,20 +125,42 @@ def make_forward(dtype, MR, NR, STEP):
     return adder_fwd_patches
 
 
-@helper
-def collect_rows(a, x, xi, rows, first, count, c):
-    """c[row*pitch + i] = x[xi + row*y_plane + place of the grid point], for `count` grid points from `first` on."""
-    for row in range(rows):
-        base, at, i = xi + row * a.y_plane, row * a.pitch, 0
+@cache
+def make_points(LANES):
+    """(collect, spread): the values of an image at grid points, to and from rows side by side."""
+
+    @helper
+    def collect_rows(a, x, xi, rows, first, count, c):
+        """c[row*pitch + i] = x[xi + row*y_plane + place of the grid point], for `count` grid points from `first` on."""
+        for row in range(rows):
+            base, at, i = xi + row * a.y_plane, row * a.pitch, 0
+            d, h, w = first // (a.grid_h * a.grid_w), first // a.grid_w % a.grid_h, first % a.grid_w
+            while i < count:
+                run = min(a.grid_w - w, count - i)
+                place = base + d * a.y_d + h * a.y_h + w * a.y_w
+                if a.y_w == 1:
+                    for j in range(0, run, LANES):
+                        store_vector(load_window(x, place + j, 1, 0, run - j, 1), c, at + i + j)
+                else:
+                    for j in range(run):
+                        c[at + i + j] = x[place + j * a.y_w]
+                i, w, h = i + run, 0, h + 1
+                if h == a.grid_h:
+                    h, d = 0, d + 1
+
+    @helper
+    def spread_rows(a, c, rows, first, count, y, yi):
+        """The way back."""
         d, h, w = first // (a.grid_h * a.grid_w), first // a.grid_w % a.grid_h, first % a.grid_w
-        while i < count:
-            run = min(a.grid_w - w, count - i)
-            place = base + d * a.y_d + h * a.y_h + w * a.y_w
-            for j in range(run):
-                c[at + i + j] = x[place + j * a.y_w]
-            i, w, h = i + run, 0, h + 1
-            if h == a.grid_h:
-                h, d = 0, d + 1
+        if a.y_w == 1 and a.grid_d == 1 and a.y_h == a.grid_w:  # one run
+            for row in range(rows):
+                for j in range(0, count, LANES):
+                    value = load_vector(c, row * a.pitch + j)
+                    store_window(value, y, yi + row * a.y_plane + first + j, count - j)
+        else:
+            scatter_rows(a, c, rows, d, h, w, count, y, yi)
+
+    return collect_rows, spread_rows
 
 
 @cache
@@ -139,7 +174,9 @@ def make_clipped(MR, NR, LANES):
             top = min(m, rows - MR)
             for j in range(0, columns, NR * LANES):
                 acc, here, wt, b = zero_tile(w, MR, NR), top * a.pitch + j, wa + top * a.w_row, bi + j
-                acc = clipped_loop(acc, at, here, a.pitch, w, wt, a.w_row, panel, b, steps, first, last, MR, NR)
+                acc = clipped_loop(
+                    acc, at, here, a.pitch, w, wt, a.w_row, panel, b, steps, first, last, a.minus, MR, NR
+                )
                 if add:
                     acc = add_part(acc, out, here, a.pitch, m - top, columns - j, MR, NR)
                 store_part(acc, out, here, a.pitch, m - top, columns - j, MR, NR)
@@ -152,6 +189,7 @@ def make_data(dtype, MR, NR, STEP):
     """The input gradient for a register tile of MR x NR vectors and a column step (0: any)."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
     clipped, pack_block = make_clipped(MR, NR, LANES), make_pack_block(STEP, LANES)
+    collect_rows, spread_rows = make_points(LANES)
 
     @tile_body(DataBlock, dtype)
     def adder_bwd_data_patches(block, tile, worker):
@@ -160,6 +198,7 @@ def make_data(dtype, MR, NR, STEP):
         x, w, y = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND), array_at(a.y, a.y_size, KIND)
         inputs, taps = array_at(a.at, a.at_size, KIND), array_at(a.taps, a.taps_size, "i8")
         bias, steps = array_at(a.bias, a.bias_size, KIND), array_at(a.steps, a.steps_size, "i8")
+        bits = array_at(a.bits, a.bits_size, "i8")
         scratch = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         part, chunk, image_group = tile % a.parts, tile // a.parts % a.chunks, tile // (a.parts * a.chunks)
         p, count = run_of_pixels(a, chunk, LANES)
@@ -175,13 +214,12 @@ def make_data(dtype, MR, NR, STEP):
             plane = (image_group * a.channels + c0) * a.xd * a.xh * a.xw
             for t0 in range(0, a.taps_count, a.block_taps):
                 t1 = min(t0 + a.block_taps, a.taps_count)
-                pack_block(a, taps, x, plane, channels, t0, t1, p, count, scratch)
+                pack_block(a, taps, bits, x, plane, channels, t0, t1, p, count, scratch)
                 clipped(
                     *(a, at, w, w_first + c0 * a.w_channel, rows, scratch, -t0 * a.pitch, count),
                     *(steps, t0, t0 + channels * (t1 - t0), out, bias, c0 + t0 > 0),
                 )
-        d, h, w0 = p // (a.grid_h * a.grid_w), p // a.grid_w % a.grid_h, p % a.grid_w
-        scatter_rows(a, out, rows, d, h, w0, count, y, y_first)
+        spread_rows(a, out, rows, p, count, y, y_first)
 
     return adder_bwd_data_patches
 
@@ -230,7 +268,8 @@ def _numbers(gather, MR, threads):
     }
     w_steps = (np.arange(block_channels)[:, None] * gather.w_channel + gather.taps[:, 3]).ravel()
     steps = np.stack([w_steps, np.arange(w_steps.size) * pitch], axis=1).ravel()
-    return numbers, {"taps": np.ascontiguousarray(gather.taps[:, :3]).ravel(), "steps": steps}
+    tables = {"taps": np.ascontiguousarray(gather.taps[:, :3]).ravel(), "steps": steps}
+    return numbers, tables | bits_table(gather.step, gather.source, gather.grid, gather.taps, LANES)
 
 
 def _row(gather, make, tile, kind, values, copies, **reals):
@@ -262,10 +301,11 @@ class AdderForward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        bias = zeros(spec.oc, spec.dtype) if buffers["b"] is None else buffers["b"]
+        bias = buffers.get("b")
+        bias = zeros(spec.oc, spec.dtype) if bias is None else bias
         gathers = _forward_gathers(spec)
         if not gathers:
-            buffers["y"].reshape(spec.n, spec.oc, spec.out_pixels)[...] = bias[:, None]
+            return (fill_row(buffers["y"], spec.n * spec.oc, bias),)
         values = {"x": buffers["x"], "w": buffers["w"], "bias": bias, "y": buffers["y"]}
         return tuple(
             _row(gather, make_forward, _tile(gather.rows, (4, 4), (3, 2)), "fwd", values, 0, sign=-1.0)
@@ -284,10 +324,12 @@ class AdderBackwardData(Impl):
     @staticmethod
     def emit(spec, buffers):
         gathers = data_gathers(spec)
-        if len(gathers) < spec.sd * spec.sh * spec.sw:
-            buffers["gx"][...] = 0  # some input pixels touch no output
+        first = ()
+        if len(gathers) < spec.sd * spec.sh * spec.sw:  # some input pixels touch no output
+            first = (fill_row(buffers["gx"], spec.n * spec.ic, zeros(spec.ic, spec.dtype)),)
         values = {"x": buffers["gy"], "w": buffers["w"], "at": buffers["x"], "y": buffers["gx"]}
         values["bias"] = zeros(spec.ic, spec.dtype)
-        return tuple(
-            _row(gather, make_data, _tile(gather.rows, (4, 2), (2, 2)), "bwd_data", values, 2) for gather in gathers
+        return first + tuple(
+            _row(gather, make_data, _tile(gather.rows, (4, 2), (2, 2)), "bwd_data", values, 2, minus=-1.0)
+            for gather in gathers
         )

@@ -11,7 +11,7 @@ from .. import _memory
 from .._jit import Block, tile_body
 from ..driver import Row
 from ..packing import dense
-from ..prepared import run_rows
+from ..prepared import repeat
 from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_formulas import FROM_OUTPUT
 from ..simd_math import activation_gradient_vector, activation_vector
@@ -95,12 +95,14 @@ def gradient_row(name, g, v, gx, alpha=0.0, beta=0.0):
     return _row(make_gradient(name, g.dtype), name, g.size, {"g": g, "v": v, "gx": gx}, alpha, beta)
 
 
-def _activation_rows(x, y, name, alpha, beta):
-    return (activation_row(name, x, y, alpha, beta),)
+def activation_rows(name, alpha, beta, size, dtype, **arrays):
+    """`activation_row` for calls that come again: size and dtype are those of the arrays x and y."""
+    return [activation_row(name, arrays["x"], arrays["y"], alpha, beta)]
 
 
-def _gradient_rows(g, v, gx, name, alpha, beta):
-    return (gradient_row(name, g, v, gx, alpha, beta),)
+def gradient_rows(name, alpha, beta, size, dtype, **arrays):
+    """`gradient_row` in the same way, of g, v and gx."""
+    return [gradient_row(name, arrays["g"], arrays["v"], arrays["gx"], alpha, beta)]
 
 
 def activated(name, x, alpha=0.0, beta=0.0):
@@ -108,7 +110,7 @@ def activated(name, x, alpha=0.0, beta=0.0):
     if x.dtype == np.float16:
         return activated(name, x.astype(np.float32), alpha, beta).astype(np.float16)
     y = _memory.empty(x.shape, x.dtype)
-    run_rows(_activation_rows, (dense(x), y), name, alpha, beta)
+    repeat(activation_rows, (name, alpha, beta, x.size, x.dtype), {"x": dense(x), "y": y})
     return y
 
 
@@ -117,8 +119,16 @@ def activation_gradient(name, g, v, alpha=0.0, beta=0.0):
     if g.dtype == np.float16:
         return activation_gradient(name, g.astype(np.float32), v.astype(np.float32), alpha, beta).astype(np.float16)
     gx = _memory.empty(g.shape, g.dtype)
-    run_rows(_gradient_rows, (dense(g), dense(v), gx), name, alpha, beta)
+    repeat(gradient_rows, (name, alpha, beta, g.size, g.dtype), {"g": dense(g), "v": dense(v), "gx": gx})
     return gx
 
 
-__all__ = ["FROM_OUTPUT", "activated", "activation_gradient", "activation_row", "gradient_row"]
+__all__ = [
+    "FROM_OUTPUT",
+    "activated",
+    "activation_gradient",
+    "activation_row",
+    "activation_rows",
+    "gradient_row",
+    "gradient_rows",
+]

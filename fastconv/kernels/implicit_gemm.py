@@ -221,7 +221,7 @@ def _flat_bits(step, source, grid, taps, LANES):
     return (inside << np.arange(LANES)).sum(axis=-1).ravel()
 
 
-def _bits_table(*geometry):
+def bits_table(*geometry):
     """The fields of `_flat_bits` in a kernel's block."""
     bits = _flat_bits(*geometry)
     return {"flat": int(bits is not None), "bits": np.zeros(1, np.int64) if bits is None else bits}
@@ -251,7 +251,7 @@ def gather_plan(gather, threads):
         scratch += gather.rows * pitch
     body = make_gather(gather.dtype, MR, balanced(split(vectors, chunks), NR), column_step(gather.step[2]))
     tables = {"taps": np.ascontiguousarray(gather.taps[:, :3]).ravel(), "steps": steps}
-    tables |= _bits_table(gather.step, gather.source, gather.grid, gather.taps, LANES)
+    tables |= bits_table(gather.step, gather.source, gather.grid, gather.taps, LANES)
     return Plan(body, images * chunks * numbers["parts"], numbers, tables, gather.work, scratch)
 
 
@@ -350,7 +350,7 @@ def _weights_plan(spec, threads):
     tables = {
         "taps": np.ascontiguousarray(taps[:, :3]).ravel(),
         "steps": np.stack([np.arange(chunk), np.arange(chunk) * k_pitch], axis=1).ravel(),
-        **_bits_table(step, source, grid, taps, LANES),
+        **bits_table(step, source, grid, taps, LANES),
     }
     scratch = LANES * pitch + 2 * LANES + split(chunk, LANES) * LANES * k_pitch
     body = make_weights(spec.dtype, MR, balanced(k_vectors, NR), column_step(step[2]))

@@ -251,6 +251,7 @@ SPREAD_CYCLES, WEAVE_CYCLES = (
     40,
     10,
 )  # to spread one vector of outputs over strided pixels, alone or with its neighbours
+MISS_CYCLES = 70  # to wait for one vector of the output where the rows of many channels are written in turns
 WEIGHT_NANOSECONDS = 0.5  # to pack one weight
 OUTPUT_NANOSECONDS = 0.3  # to write one output, beyond the second-level cache
 
@@ -452,6 +453,8 @@ class ConvBackwardData(Impl):
             spec.ocg * len(plan.offsets), BLOCK_K
         )
         spreading = WEAVE_CYCLES if _weave(spec, MR) else SPREAD_CYCLES
+        if len(plan.offsets) > 1:
+            spreading += MISS_CYCLES * min(1, spec.icg / 16)
         cycles = spec.n * spec.g * vectors * (each + spreading * rows)
         return 2 * cycles * LANES * NANOSECONDS_PER_FLOP + OUTPUT_NANOSECONDS * spec.n * spec.ic * spec.in_pixels
 

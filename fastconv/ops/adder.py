@@ -15,12 +15,10 @@ The first is the convolution's weight gradient minus w times the sum of gy, and 
 
 import numpy as np
 
-from .. import _memory
+from .. import _memory, prepared
 from .._device import ARRAYS
-from .._registry import select
 from ..autograd import Op
 from ..autograd.op import value
-from ..driver import launch
 from ..kernels import adder, implicit_gemm  # noqa: F401  (they register their implementations)
 from ..packing import dense
 from ..specs import conv_spec
@@ -39,8 +37,7 @@ class Adder(Op):
         ctx.save(x, w)
         ctx.spec = spec
         y = _memory.empty(spec.y_shape, spec.dtype)
-        bias = None if b is None else dense(b)
-        launch(*select("adder.fwd", spec).emit(spec, {"x": dense(x), "w": dense(w), "b": bias, "y": y}))
+        prepared.run("adder.fwd", spec, {"x": dense(x), "w": dense(w), "b": dense(b), "y": y})
         return y
 
     @staticmethod
@@ -50,8 +47,7 @@ class Adder(Op):
         per_channel = gy.reshape(spec.n, spec.oc, spec.out_pixels).sum(2).sum(0)
         if ctx.needs[0]:
             gx = _memory.empty(spec.x_shape, spec.dtype)
-            buffers = {"x": dense(x), "w": dense(w), "gy": dense(gy), "gx": gx}
-            launch(*select("adder.bwd_data", spec).emit(spec, buffers))
+            prepared.run("adder.bwd_data", spec, {"x": dense(x), "w": dense(w), "gy": dense(gy), "gx": gx})
         if ctx.needs[1]:
             gw = ConvBackwardWeights.apply(x, gy, spec) - w * per_channel[:, None, None, None]
         return gx, gw, per_channel if ctx.needs[2] else None, None

@@ -39,6 +39,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     winograd,
     winograd_weights,
 )
+from ..kernels.channel_sums import channel_sums_rows
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
 
@@ -224,8 +225,12 @@ class ConvBackwardWeights(Op):
 
 
 def _sum_channels(gy, spec):
-    """The gradient of the bias: pixels first, where NumPy adds in pairs and the memory is contiguous, then images."""
+    """The gradient of the bias."""
     batch = gy.shape[0] if gy.ndim == spec.ndim + 2 else 1
+    if isinstance(gy, np.ndarray):
+        shape, sums = (batch, spec.oc, spec.out_pixels), np.empty(spec.oc, gy.dtype)
+        prepared.repeat(channel_sums_rows, (shape, gy.dtype), {"x": dense(gy), "sums": sums})
+        return sums
     return add_up(add_up(gy.reshape((batch, spec.oc, spec.out_pixels)), 2), 0)
 
 

@@ -396,13 +396,13 @@ class BatchNorm(Rule):
             stats = _statistics(flat, groups, eps, running, momentum)
         else:
             stats = _given(running_mean, running_var, eps, x.dtype)
-        ctx.save(x, weight)
-        ctx.stats, ctx.training, ctx.eps = stats, training, eps
+        ctx.save(x, weight, bias)
+        ctx.stats, ctx.training, ctx.eps, ctx.clamp = stats, training, eps, None
         return _applied(flat, groups, stats, weight, bias)
 
     @staticmethod
     def backward(ctx, g):
-        x, weight = ctx.saved
+        x, weight, _ = ctx.saved
         gx, gw, gb = _gradients(dense(x), dense(g), Groups(x), ctx.stats, weight, ctx.training, ctx.needs[0])
         return gx, None, None, gw, gb, None, None, None
 

@@ -53,6 +53,24 @@ def repeat(emit, key, buffers):
     known.run_at([_memory.address(array) for array in buffers.values()])
 
 
+def run_rows(emit, arrays, *numbers):
+    """Run the rows `emit(*arrays, *numbers)`, which depend on numbers and on the arrays' shapes and dtypes alone.
+
+    arrays: dense ones, or None; numbers: what can be a key of a dictionary.
+    """
+    if not _jit.JIT or _config.DEBUG:
+        driver.launch(*emit(*arrays, *numbers))
+        return
+    given = [array for array in arrays if array is not None]
+    key = emit, *(None if array is None else (array.shape, array.dtype) for array in arrays), numbers, settings()
+    known = _calls.get(key)
+    if known is None:
+        stand_ins = [None if array is None else np.empty(array.shape, array.dtype) for array in arrays]
+        memory = [array for array in stand_ins if array is not None]
+        known = _keep(key, Program(emit(*stand_ins, *numbers), memory))
+    known.run_at([_memory.address(array) for array in given])
+
+
 def _keep(key, program):
     while len(_calls) >= MOST_CALLS:
         _calls.pop(next(iter(_calls)), None)

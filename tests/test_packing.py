@@ -9,6 +9,7 @@ import fastconv.functional as F
 from fastconv import packing
 from fastconv._registry import candidates
 from fastconv.ops.conv import PackedWeights
+from fastconv.ops.conv_transpose import PackedTransposed
 from fastconv.specs import conv_spec
 
 
@@ -80,3 +81,27 @@ def test_training_and_gradients_do_not_use_kept_weights():
     x = np.ones((1, 3, 5, 5), "f4")
     layer(x).sum().backward()
     assert layer.weight.grad is not None
+
+
+TRANSPOSED = [
+    ((2, 6, 9, 7), (6, 4, 4, 4), 2, 1, 0, 1, 1),  # stride divides the rows of a register tile: woven
+    ((1, 6, 5, 5), (6, 3, 9, 9), 3, 4, 1, 2, 1),
+]
+
+
+@pytest.mark.parametrize("shape", TRANSPOSED, ids=str)
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_transposed_layer_gives_the_same_bits_packed(shape, biased, monkeypatch):
+    x_shape, w_shape, stride, padding, extra, groups, dilation = shape
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal(x_shape).astype("f4"), rng.standard_normal(w_shape).astype("f4")
+    b = rng.standard_normal(w_shape[1] * groups).astype("f4") if biased else None
+    monkeypatch.setattr("fastconv._config.IMPL", ("conv_bwd_data_residues",))
+    settings = stride, padding, extra, groups, dilation
+    plain = F.conv_transpose2d(x, w, b, *settings)
+    kept, weight, bias = PackedTransposed(), fc.Tensor(w), None if b is None else fc.Tensor(b)
+    for _ in range(3):
+        np.testing.assert_array_equal(kept.conv("conv_transpose2d", 2, x, weight, bias, *settings), plain)
+    unbiased = F.conv_transpose2d(x, w, None, *settings)
+    if b is not None:
+        np.testing.assert_allclose(plain - unbiased, np.broadcast_to(b[:, None, None], plain.shape), atol=1e-5)

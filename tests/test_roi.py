@@ -38,6 +38,15 @@ def test_roi_align(scale, ratio, aligned, dtype, monkeypatch):
     np.testing.assert_allclose(y, want, rtol=0, atol=2e-5 if dtype == "float32" else 1e-12)
 
 
+def test_roi_align_of_many_channels():
+    """Enough of them for blocks of channels, which do not fill the last block."""
+    x = np.random.default_rng(0).standard_normal((2, 20, 9, 11)).astype("float32")
+    y = F.roi_align(Tensor(x, requires_grad=True), BOXES.astype("float32"), (5, 4), 0.9, 2, True)
+    np.testing.assert_allclose(y.detach(), oracle.roi_align(x, BOXES, (5, 4), 0.9, 2, True), rtol=0, atol=2e-5)
+    x = np.random.default_rng(0).standard_normal((2, 10, 6, 7))
+    check_op(lambda t: F.roi_align(t, BOXES, (5, 4)), x)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 @pytest.mark.parametrize("size", [(3, 4), 1, 7], ids=str)
 def test_roi_pool(size, scale):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv.functional as F
+from fastconv import nn
 from fastconv.autograd import Tensor
 
 from .check_op import check_op
@@ -92,3 +93,14 @@ def test_join_and_cut(x):
         F.flatten(x, 3)
     with pytest.raises(ValueError, match="size must be at least 1"):
         F.split(x, 0)
+
+
+@pytest.mark.smoke
+def test_padding_layers():
+    x = np.arange(24.0).reshape(1, 2, 3, 4)
+    np.testing.assert_array_equal(nn.ReflectionPad2d((1, 2, 0, 1))(x), F.pad(x, (1, 2, 0, 1), "reflect"))
+    np.testing.assert_array_equal(nn.ConstantPad2d(1, 2.5)(x), F.pad(x, (1, 1, 1, 1), value=2.5))
+    assert repr(nn.ZeroPad2d(1)) == "ZeroPad2d((1, 1, 1, 1))"
+    assert repr(nn.ConstantPad1d((1, 2), 0.5)) == "ConstantPad1d(padding=(1, 2), value=0.5)"
+    with pytest.raises(ValueError, match=r"CircularPad3d: padding must be one number or 6, got \(1, 2\)"):
+        nn.CircularPad3d((1, 2))

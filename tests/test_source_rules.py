@@ -70,7 +70,7 @@ ARROWS = {
     "driver": {"cores", "_config", "_jit", "_memory", "simd_sync"},
     "prepared": {"_config", "_jit", "_memory", "_registry", "driver"},
     "autograd": {"_config", "_device", "_memory"},
-    "kernels": _CORE | {"_random"},
+    "kernels": _CORE | {"_random", "prepared"},
     "ops": _CORE | {"_random", "autograd", "kernels", "prepared"},
     "functional": {"ops"},
     "nn": {"_device", "_random", "autograd", "functional", "ops"},

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.torch
 MOST = 6  # samples of one layer in one mode
 BY_RANK = (
     *("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Conv", "ConvTranspose", "InstanceNorm"),
-    *("LPPool", "MaxPool"),
+    *("LPPool", "MaxPool", "CircularPad", "ConstantPad", "ReflectionPad", "ReplicationPad", "ZeroPad"),
 )
 LAYERS = (
     *(f"{name}{ndim}d" for name in BY_RANK for ndim in (1, 2, 3)),
@@ -28,7 +28,10 @@ LAYERS = (
     *("Softmax", "Tanh"),
     *("BCEWithLogitsLoss", "CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLoss", "SmoothL1Loss"),
 )
-REFUSING = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "CrossEntropyLoss", "GroupNorm", "MaxPool2d", "NLLLoss")
+REFUSING = (
+    *(f"{name}{ndim}d" for name in ("BatchNorm", "CircularPad") for ndim in (1, 2, 3)),
+    *("CrossEntropyLoss", "GroupNorm", "MaxPool2d", "NLLLoss"),
+)
 
 
 def _infos():

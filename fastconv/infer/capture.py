@@ -170,7 +170,7 @@ def _conv(op, args):
 
 
 def _conv_transpose(op, args):
-    x, w, b, spec = args
+    x, w, b, spec = args[:4]
     first = 3 - spec.ndim
     names = {"stride": "s", "padding": "p", "dilation": "d"}
     attrs = {n: tuple(getattr(spec, letter + axis) for axis in "dhw")[first:] for n, letter in names.items()}

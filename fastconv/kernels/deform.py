@@ -15,8 +15,8 @@ import numpy as np
 from .. import _memory
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
-from ..driver import Row
-from ..simd import array_at, fields, isa, lanes, load_vector, store_vector, transpose_block
+from ..driver import Row, Temporary
+from ..simd import array_at, fields, isa, lanes, load_vector, store_vector, transpose_block, zero_vector
 from ..simd_vector import fma_vector, mul_vector, splat_vector
 from .gathers import balanced, split, zeros
 from .gemm import make_panel_product
@@ -93,7 +93,7 @@ def make_layout(dtype, BACK):
 
     @tile_body(LayoutBlock, dtype)
     def deform_layout(block, tile, worker):
-        """last[n, p, c] = first[n, c, p], or back.  Tile: (image, run of pixels)."""
+        """last[n, p, c] = first[n, c, p], spare pixels 0, or back.  Tile: (image, run of pixels)."""
         a = fields(block)
         first, last = array_at(a.first, a.first_size, KIND), array_at(a.last, a.last_size, KIND)
         n, chunk = tile // a.chunks, tile % a.chunks
@@ -114,6 +114,10 @@ def make_layout(dtype, BACK):
                                 first[one + i * a.pixels + j] = last[other + j * a.pitch + i]
                             else:
                                 last[other + j * a.pitch + i] = first[one + i * a.pixels + j]
+        if chunk == 0 and not BACK:
+            spare = (n * (a.pixels + a.spare) + a.pixels) * a.pitch
+            for i in range(spare, spare + a.spare * a.pitch, LANES):
+                zero_vector(last, i)
 
     return deform_layout
 
@@ -121,18 +125,19 @@ def make_layout(dtype, BACK):
 def layout_row(first, last, channels, pixels, spare, back=False):
     """The row between `first` (n, channels, pixels) and `last` (n, pixels + spare, pitch)."""
     chunks = split(pixels, PIXELS) if pixels else 0
-    images, dtype = first.shape[0], first.dtype.name
+    images, dtype = first.size // max(1, channels * pixels), first.dtype.name
     pitch = split(channels, lanes(dtype)) * lanes(dtype)
     values = {"first": first, "last": last, "channels": channels, "pixels": pixels, "spare": spare, "pitch": pitch}
     return Row(make_layout(dtype, back), images * chunks, {**values, "chunks": chunks}, first.size * 0.3)
 
 
+def channels_last_size(spec):
+    return spec.n * (spec.ih * spec.iw + 1) * spec.pitch + lanes(spec.dtype)
+
+
 def channels_last(spec, zero=False):
-    """An array for the channels-last image; with `zero` all zeros, else zeros in the pixel that stands for outside."""
-    size = spec.n * (spec.ih * spec.iw + 1) * spec.pitch
-    flat = (_memory.zeros if zero else _memory.empty)((size + lanes(spec.dtype),), spec.dtype)
-    flat[:size].reshape(spec.n, -1, spec.pitch)[:, -1:] = 0
-    return flat
+    """An array for the channels-last image."""
+    return (_memory.zeros if zero else _memory.empty)((channels_last_size(spec),), spec.dtype)
 
 
 # ---- corners and samples
@@ -229,7 +234,7 @@ ForwardBlock = Block(
         **dict.fromkeys(("x", "offset", "mask", "w", "bias", "zeros", "y", "scratch")),
         **dict.fromkeys(("taps", "blocks", "starts", "steps"), "i8"),
     },
-    GEOMETRY + "chunks units icg oc ocg oc_pitch block_pitch values_at panel_at sums_at turn_at",
+    GEOMETRY + "chunks runs units icg oc ocg oc_pitch block_pitch values_at panel_at sums_at turn_at",
 )
 
 
@@ -257,8 +262,8 @@ def make_forward(dtype, MR, NR):
         s, where = array_at(memory, a.scratch_size, KIND), array_at(memory, a.values_at * ITEM // 8, "i8")
         chunk, unit, image = tile % a.chunks, tile // a.chunks % a.units, tile // (a.chunks * a.units)
         pixels = a.oh * a.ow
-        p = pixels * chunk // a.chunks
-        count = pixels * (chunk + 1) // a.chunks - p
+        p = a.runs * chunk // a.chunks * MR
+        count = (pixels if chunk == a.chunks - 1 else a.runs * (chunk + 1) // a.chunks * MR) - p
         located = -1
         for i in range(starts[unit], starts[unit + 1]):
             c0, channels, q, group = blocks[6 * i], blocks[6 * i + 1], blocks[6 * i + 2], blocks[6 * i + 3]
@@ -272,7 +277,7 @@ def make_forward(dtype, MR, NR):
             for t in range(a.taps_count):
                 at = a.panel_at + t * a.block_pitch
                 sample(x, base, where, s[a.values_at :], t * count, count, channels, s, at, row, False)
-            wi = (group * a.taps_count * a.icg + c0 - group * a.icg) * a.oc_pitch
+            wi = c0 * a.taps_count * a.oc_pitch
             product(
                 *(s, a.panel_at, row, count, w, wi, a.oc_pitch, steps, 0, channels * a.taps_count),
                 *(s, a.sums_at, a.oc_pitch, zeros, 0, blocks[6 * i + 4] == 0),
@@ -284,18 +289,11 @@ def make_forward(dtype, MR, NR):
     return deform_conv_fwd_channels_last
 
 
-def pack_weights(w, spec):
-    """w (oc, icg, kh, kw) as (group, tap, input channel, output channel), rows of whole vectors."""
-    LANES, icg, ocg = lanes(spec.dtype), spec.ic // spec.g, spec.oc // spec.g
-    packed = np.zeros((spec.g, len(spec.taps), icg, split(ocg, LANES) * LANES), spec.dtype)
-    packed[..., :ocg] = w.reshape(spec.g, ocg, icg, len(spec.taps)).transpose(0, 3, 2, 1)
-    return packed
-
-
 def register_tile(rows, vectors):
-    """(MR, NR) for at least `rows` rows and a whole number of vectors."""
-    MR, NR = isa.tile(rows)
-    return MR, balanced(vectors, NR)
+    """(MR, NR) for at least `rows` rows and a whole number of vectors, of which none should be left over."""
+    shapes = [(8, 3), (6, 4)] if isa.registers >= 32 and rows >= 8 else [isa.tile(rows)]
+    shapes = [(MR, balanced(vectors, NR)) for MR, NR in shapes]
+    return min(shapes, key=lambda shape: vectors // shape[1] * (shape[1] + 0.5) + vectors % shape[1] * 1.8)
 
 
 @lru_cache(maxsize=256)
@@ -315,8 +313,10 @@ def _forward_plan(spec):
     unit_of = [b[0] * units // spec.ic for b in blocks]
     widest = max(b[1] for b in blocks)
     block_pitch = split(widest, LANES) * LANES
-    chunks = split(spec.pixels, PIXELS)
-    count = split(spec.pixels, chunks)
+    MR, NR = register_tile(spec.pixels // split(spec.pixels, PIXELS), oc_pitch // LANES)
+    runs = max(1, spec.pixels // MR)  # of whole register tiles; what is left joins the last
+    chunks = split(runs * MR, PIXELS)
+    count = split(runs, chunks) * MR + MR
     whole = split(count, LANES) * LANES
     values_at = taps * count * 4 * 8 // np.dtype(spec.dtype).itemsize
     panel_at = values_at + taps * count * VALUES
@@ -324,10 +324,10 @@ def _forward_plan(spec):
     turn_at = sums_at + whole * oc_pitch
     channel = np.arange(widest)[:, None]
     tap = np.arange(taps)
-    steps = np.stack([(channel + tap * block_pitch).ravel(), ((channel + tap * icg) * oc_pitch).ravel()], axis=1)
+    steps = np.stack([(channel + tap * block_pitch).ravel(), ((channel * taps + tap) * oc_pitch).ravel()], axis=1)
     numbers = {
         **spec.numbers(),
-        **{"chunks": chunks, "units": units, "icg": icg, "oc": spec.oc, "ocg": ocg, "oc_pitch": oc_pitch},
+        **{"chunks": chunks, "runs": runs, "units": units, "icg": icg, "oc": spec.oc, "ocg": ocg, "oc_pitch": oc_pitch},
         **{"block_pitch": block_pitch, "values_at": values_at, "panel_at": panel_at, "sums_at": sums_at},
         "turn_at": turn_at,
     }
@@ -337,21 +337,31 @@ def _forward_plan(spec):
         "starts": np.searchsorted(unit_of, np.arange(units + 1)).astype(np.int64),
         "steps": np.ascontiguousarray(steps).ravel(),
     }
-    body = make_forward(spec.dtype, *register_tile(spec.pixels // chunks, oc_pitch // LANES))
+    body = make_forward(spec.dtype, MR, NR)
     return body, spec.n * units * chunks, numbers, tables, turn_at + whole * LANES
 
 
-def convolution_row(spec, last, offset, mask, w, bias, y):
-    """The row of deformable convolution; `last` the channels-last image; mask and bias may be None."""
+def convolution_rows(spec, x, offset, w, y, mask=None, bias=None):
+    """The rows of deformable convolution: of the image and of the weights channels last, and of the products."""
     body, tiles, numbers, tables, scratch = _forward_plan(spec)
-    values = {"x": last, "offset": offset, "mask": offset if mask is None else mask, "w": pack_weights(w, spec), "y": y}
-    values |= {"bias": zeros(spec.oc, spec.dtype) if bias is None else bias, "zeros": zeros(PIXELS, spec.dtype)}
-    return Row(body, tiles, {**values, **numbers, **tables}, DeformForward.cost(spec), scratch)
+    icg, ocg, taps = spec.ic // spec.g, spec.oc // spec.g, len(spec.taps)
+    last, packed = (
+        Temporary(channels_last_size(spec), spec.dtype),
+        Temporary(spec.ic * taps * numbers["oc_pitch"], spec.dtype),
+    )
+    values = {"x": last, "offset": offset, "mask": offset if mask is None else mask, "w": packed, "y": y}
+    values |= {"bias": zeros(spec.oc, spec.dtype) if bias is None else bias, "zeros": zeros(2 * PIXELS, spec.dtype)}
+    values = {**values, **numbers, **tables}
+    return (
+        layout_row(x, last, spec.ic, spec.ih * spec.iw, 1)._replace(temporaries=("last",)),
+        layout_row(w, packed, ocg, icg * taps, 0)._replace(temporaries=("last",)),
+        Row(body, tiles, values, DeformForward.cost(spec), scratch, ("x", "w")),
+    )
 
 
 @implements("deform_conv.fwd", rank=90)
 class DeformForward(Impl):
-    """Buffers of `convolution_row`."""
+    """Buffers of `convolution_rows`."""
 
     name = "deform_conv_fwd_patches"
 
@@ -362,7 +372,7 @@ class DeformForward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        return (convolution_row(spec, **buffers),)
+        return convolution_rows(spec, **buffers)
 
 
 # ---- aggregation

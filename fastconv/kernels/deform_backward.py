@@ -9,6 +9,7 @@ weights    gw[o, t, c] = sum over images and pixels of gy[o, p] sample[p, t, c]
 """
 
 from functools import cache, lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -260,7 +261,8 @@ def _offset_gradients(spec, parts, needs):
     """(goffset, gmask) from the blocks' shares, added in order."""
     if not (needs[1] or needs[2]):
         return None, None
-    sums = np.add.reduceat(parts, _blocks(spec)[2], axis=1)  # (n, og, taps, 3, pixels)
+    first = [*_blocks(spec)[2].tolist(), parts.shape[1]]  # blocks of each offset group
+    sums = np.stack([parts[:, a:b].sum(1) for a, b in pairwise(first)], 1)  # (n, og, taps, 3, pixels)
     goffset = gmask = None
     if needs[1]:
         goffset = np.ascontiguousarray(sums[:, :, :, :2]).reshape(spec.n, -1, spec.oh, spec.ow)

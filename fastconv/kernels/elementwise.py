@@ -9,8 +9,9 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, tile_body
-from ..driver import Row, launch
+from ..driver import Row
 from ..packing import dense
+from ..prepared import repeat
 from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_formulas import FROM_OUTPUT
 from ..simd_math import activation_gradient_vector, activation_vector
@@ -109,7 +110,7 @@ def activated(name, x, alpha=0.0, beta=0.0):
     if x.dtype == np.float16:
         return activated(name, x.astype(np.float32), alpha, beta).astype(np.float16)
     y = _memory.empty(x.shape, x.dtype)
-    launch(activation_row(name, dense(x), y, alpha, beta))
+    repeat(activation_rows, (name, alpha, beta, x.size, x.dtype), {"x": dense(x), "y": y})
     return y
 
 
@@ -118,7 +119,7 @@ def activation_gradient(name, g, v, alpha=0.0, beta=0.0):
     if g.dtype == np.float16:
         return activation_gradient(name, g.astype(np.float32), v.astype(np.float32), alpha, beta).astype(np.float16)
     gx = _memory.empty(g.shape, g.dtype)
-    launch(gradient_row(name, dense(g), dense(v), gx, alpha, beta))
+    repeat(gradient_rows, (name, alpha, beta, g.size, g.dtype), {"g": dense(g), "v": dense(v), "gx": gx})
     return gx
 
 

@@ -24,7 +24,7 @@ from .gemm import BIAS, BOTH
 
 NANOSECONDS_PER_FLOP = 1 / 100
 NANOSECONDS_ALONE = 1.3  # to write an output that has no neighbour
-CACHE_LINE, SECOND_LEVEL, NANOSECONDS_PER_LINE = 64, 1 << 20, 4.3  # bytes; a line from beyond the second-level cache
+CACHE_LINE, CACHES, NANOSECONDS_PER_LINE = 64, 1 << 24, 4.3  # bytes; a line from memory, beyond all caches
 PACK_CYCLES = 5  # to copy one vector of patches, next to one cycle for each vector multiplication
 
 
@@ -69,7 +69,7 @@ class Gather:
         each = 2 * outputs * self.channels * len(self.taps) * NANOSECONDS_PER_FLOP
         if self.y_w != 1:
             each += outputs * NANOSECONDS_ALONE
-            if weights * CACHE_LINE > SECOND_LEVEL and len(self.taps) * np.dtype(self.dtype).itemsize < CACHE_LINE:
+            if weights * CACHE_LINE > CACHES and len(self.taps) * np.dtype(self.dtype).itemsize < CACHE_LINE:
                 each += weights * NANOSECONDS_PER_LINE  # lines in which other classes have their taps
         return self.groups * each
 

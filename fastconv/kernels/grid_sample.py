@@ -307,6 +307,16 @@ def make_few_grid(dtype):
 # ---- rows of a call
 
 
+def blocks_row(x, image):
+    """The row that lays x (n, channels, *size) out in blocks of channels, in `image`, a Temporary."""
+    (n, channels), pixels, vector = x.shape[:2], prod(x.shape[2:]), lanes(x.dtype)
+    blocks, spare = -(-channels // vector), (pixels // vector + 1) * vector  # with at least one pixel of zeros
+    chunks = -(-spare // RUN)
+    values = {"first": x, "last": image, "channels": channels, "pixels": pixels, "spare": spare, "blocks": blocks}
+    values["chunks"] = chunks
+    return Row(make_layout(x.dtype.name), n * blocks * chunks, values, x.size * 0.3, vector**2, ("last",))
+
+
 class _Call:
     """The numbers of one call: size of the image, settings, and whether channels or points are in the lanes."""
 
@@ -340,13 +350,6 @@ class _Call:
         temporaries = ("at", "w", "dw") if derive else ("at", "w")
         return Row(make_taps(self.dtype.name), self.n * self.chunks, values, work, scratch, temporaries)
 
-    def layout_row(self, x, image):
-        chunks = -(-self.spare // RUN)
-        values = {**self.numbers, "chunks": chunks, "first": x, "last": image}
-        work = self.n * self.channels * self.pixels * 0.3
-        body = make_layout(self.dtype.name)
-        return Row(body, self.n * self.blocks * chunks, values, work, self.vector**2, ("last",))
-
     def image(self):
         return Temporary(self.n * self.blocks * self.spare * self.vector, self.dtype)
 
@@ -373,16 +376,14 @@ def forward_rows(x, grid, y, settings):
     image, tiles, scratch = call.image(), call.n * call.blocks * call.chunks, 2 * call.vector**2
     return [
         *rows,
-        call.layout_row(x, image),
+        blocks_row(x, image),
         call.row(make_forward(call.dtype.name, call.taps), tiles, scratch, True, image, y, grid, tables),
     ]
 
 
-def backward_rows(x, grid, gy, settings, gx, g_grid):
-    """The rows that compute gx and g_grid, either of which may be None."""
+def backward_rows(x, grid, gy, gx, g_grid, settings):
+    """The rows that compute gx and g_grid, either of which may be None; g_grid is, for the nearest pixel."""
     call = _call(*x.shape[:2], x.shape[2:], gy.shape[2:], settings, gy.dtype.name)
-    if g_grid is not None and call.nearest:
-        g_grid[...], g_grid = 0, None
     tables, rows, wide = call.tables(g_grid is not None), [], call.wide
     if gx is not None or g_grid is not None:
         rows.append(call.taps_row(grid, tables, g_grid is not None, wide))
@@ -395,7 +396,7 @@ def backward_rows(x, grid, gy, settings, gx, g_grid):
         rows.append(call.row(make_few_input(call.dtype.name), call.n * call.channels, 0, False, gx, gy, grid, tables))
     if g_grid is not None and wide:
         image, scratch = call.image(), (call.blocks + 1) * call.vector**2
-        rows.append(call.layout_row(x, image))
+        rows.append(blocks_row(x, image))
         rows.append(
             call.row(
                 make_grid(call.dtype.name, call.taps, call.axes),

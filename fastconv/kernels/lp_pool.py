@@ -9,7 +9,6 @@ from math import prod
 
 import numpy as np
 
-from .. import _memory
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements, select
 from ..driver import Row
@@ -220,7 +219,7 @@ class LpWindows(Impl):
     @staticmethod
     def emit(spec, buffers):
         x, y, power = buffers["x"], buffers["y"], buffers["power"]
-        powers = x if power == 1 else _memory.empty(x.shape, x.dtype)
+        powers = x if power == 1 else buffers["powers"]  # as large as x, to work in
         rows = [] if power == 1 else [map_row(make_lp_power, x, powers, power)]
         rows += select("avg_pool.fwd", spec).emit(spec, {"x": powers, "y": y})
         return [*rows, map_row(make_lp_root, y, y, power, spec.taps)]

@@ -17,7 +17,8 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
-from ..driver import Row, launch
+from ..driver import Row
+from ..prepared import run_rows
 from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_vector import add_vector, fma_vector, keep_lanes, splat_vector, store_window, sub_vector, sum_vector
 from .sums import VECTORS, make_sums
@@ -299,35 +300,45 @@ def _rows(body, values, groups, stages, cost):
     ]
 
 
+def _norm_rows(x, y, weight, bias, sums, stats, groups, eps, given):
+    values = {**_values(x.shape, groups), "x": x, "y": y, "weight": weight, "bias": bias, "eps": eps}
+    values |= {"sums": sums, "stats": stats}
+    stages = (APPLY,) if given else (ALL, SHIFT, SUMS, COMBINE, APPLY)
+    return _rows(make_norm(x.dtype), values, groups, stages, 0.4 if given else 0.7)
+
+
+def _gradient_rows(x, g, gx, weight, sums, stats, slopes, groups):
+    """Without gx only the sums."""
+    none = np.empty(0, x.dtype)
+    values = {**_values(x.shape, groups), "x": x, "g": g, "gx": none if gx is None else gx}
+    values |= {"weight": none if weight is None else weight, "stats": stats, "sums": sums}
+    values["slopes"] = np.empty(0) if slopes is None else slopes
+    stages, cost = ((SUMS,), 0.8) if gx is None else ((ALL, SUMS, COMBINE, APPLY), 1.0)
+    return _rows(make_norm_gradient(x.dtype), values, groups, stages, cost)
+
+
 def normalise(x, y, weight, bias, groups, eps, stats=None):
     """y from x (n, c, length), weight and bias (c); the groups' statistics (groups, 4): guess, mean, variance, rstd.
 
     stats: given statistics (evaluation); without them they are computed.
     """
-    values = {**_values(x.shape, groups), "x": x, "y": y, "weight": weight, "bias": bias, "eps": eps}
     given = stats is not None
-    sums = np.empty(0 if given else 2 * values["rows"])
+    sums = np.empty(0 if given else 2 * x.shape[0] * x.shape[1])
     stats = np.zeros((groups.groups, COLUMNS)) if stats is None else stats
-    values |= {"sums": sums, "stats": stats}
-    stages = (APPLY,) if given else (ALL, SHIFT, SUMS, COMBINE, APPLY)
-    launch(*_rows(make_norm(x.dtype), values, groups, stages, 0.4 if given else 0.7))
+    run_rows(_norm_rows, (x, y, weight, bias, sums, stats), groups, eps, given)
     return stats
 
 
 def norm_gradient(x, g, weight, groups, stats):
     """(gx, sums (n, c, 2) of g and g (x - mean)) for statistics that depend on x."""
     gx, slopes = _memory.empty(x.shape, x.dtype), np.empty((groups.groups, 2))
-    values = {**_values(x.shape, groups), "x": x, "g": g, "gx": gx, "weight": weight, "stats": stats}
     sums = np.zeros((*x.shape[:2], 2))
-    values |= {"sums": sums, "slopes": slopes}
-    launch(*_rows(make_norm_gradient(x.dtype), values, groups, (ALL, SUMS, COMBINE, APPLY), 1.0))
+    run_rows(_gradient_rows, (x, g, gx, weight, sums, stats, slopes), groups)
     return gx, sums
 
 
 def norm_sums(x, g, groups, stats):
     """The sums (n, c, 2) of g and g (x - mean) alone."""
-    sums, none = np.zeros((*x.shape[:2], 2)), np.empty(0, x.dtype)
-    values = {**_values(x.shape, groups), "x": x, "g": g, "gx": none, "weight": none, "stats": stats}
-    values |= {"sums": sums, "slopes": np.empty(0)}
-    launch(*_rows(make_norm_gradient(x.dtype), values, groups, (SUMS,), 0.8))
+    sums = np.zeros((*x.shape[:2], 2))
+    run_rows(_gradient_rows, (x, g, None, None, sums, stats, None), groups)
     return sums

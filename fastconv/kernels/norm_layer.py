@@ -13,7 +13,8 @@ import numpy as np
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
-from ..driver import Row, Temporary, launch
+from ..driver import Row, Temporary
+from ..prepared import run_rows
 from ..simd import array_at, fields, lanes, load_window
 from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, store_window, sub_vector, sum_vector
 from .norm import make_moments, mean_and_variance
@@ -163,10 +164,28 @@ def _values(x):
     return {"rows": rows, "length": length, "part": part}, -(-rows // part) if length else 0
 
 
+def _norm_rows(x, y, weight, bias, stats, eps):
+    return (layer_norm_row(x, y, weight, bias, eps, stats),)
+
+
+def _gradient_rows(x, g, gx, weight, stats):
+    values, tiles = _values(x)
+    values |= {"x": x, "g": g, "gx": gx, "weight": weight, "stats": stats, "period": len(weight)}
+    return (Row(make_layer_gradient(x.dtype), tiles, values, x.size * 0.8),)
+
+
+def _weight_gradient_rows(x, g, gw, gb, stats):
+    (rows, length), (parts, period, _) = x.shape, gw.shape
+    blocks = -(-length // (WIDTH * lanes(x.dtype)))
+    values = {"x": x, "g": g, "gw": gw, "gb": gb, "stats": stats}
+    values |= {"rows": rows, "length": length, "period": period, "blocks": blocks}
+    return (Row(make_layer_weight_gradient(x.dtype), parts * period * blocks, values, x.size * 0.8),)
+
+
 def normalise_rows(x, y, weight, bias, eps):
     """y from x (rows, length), weight and bias (period, length), all dense; the statistics (rows, 2): mean, rstd."""
     stats = np.zeros((len(x), 2))
-    launch(layer_norm_row(x, y, weight, bias, eps, stats))
+    run_rows(_norm_rows, (x, y, weight, bias, stats), eps)
     return stats
 
 
@@ -181,9 +200,7 @@ def layer_norm_row(x, y, weight, bias, eps, stats):
 def rows_gradient(x, g, weight, stats):
     """gx (rows, length)."""
     gx = _memory.empty(x.shape, x.dtype)
-    values, tiles = _values(x)
-    values |= {"x": x, "g": g, "gx": gx, "weight": weight, "stats": stats, "period": len(weight)}
-    launch(Row(make_layer_gradient(x.dtype), tiles, values, x.size * 0.8))
+    run_rows(_gradient_rows, (x, g, gx, weight, stats))
     return gx
 
 
@@ -191,9 +208,6 @@ def rows_weight_gradient(x, g, stats, period):
     """(gw, gb), each (period, length)."""
     rows, length = x.shape
     parts = -(-rows // (ROWS * period))
-    blocks = -(-length // (WIDTH * lanes(x.dtype)))
     gw, gb = (_memory.empty((parts, period, length), x.dtype) for _ in range(2))
-    values = {"x": x, "g": g, "gw": gw, "gb": gb, "stats": stats}
-    values |= {"rows": rows, "length": length, "period": period, "blocks": blocks}
-    launch(Row(make_layer_weight_gradient(x.dtype), parts * period * blocks, values, x.size * 0.8))
+    run_rows(_weight_gradient_rows, (x, g, gw, gb, stats))
     return tuple(part.sum(0, dtype=np.float64).astype(x.dtype) for part in (gw, gb))

@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from .. import _memory
 from .._jit import Block, helper, tile_body
-from ..driver import Row, launch
+from ..driver import Row
+from ..prepared import run_rows
 from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_math import div_vector, exp_vector, log_vector
 from ..simd_vector import add_vector, fma_vector, mul_vector, splat_vector, store_window
@@ -110,17 +111,25 @@ def _row(body, arrays, size, alpha, beta, k, cost, scratch=0):
     return Row(body, n * blocks if channels else 0, values, first.size * (cost + 0.1 * size), scratch)
 
 
+def _response_rows(x, y, size, alpha, beta, k):
+    return (_row(make_response(x.dtype), {"x": x, "y": y}, size, alpha, beta, k, 1.2),)
+
+
+def _gradient_rows(x, g, gx, size, alpha, beta, k):
+    scratch = 2 * x.shape[1] * lanes(x.dtype)
+    arrays = {"x": x, "g": g, "gx": gx}
+    return (_row(make_response_gradient(x.dtype), arrays, size, alpha, beta, k, 1.6, scratch),)
+
+
 def respond(x, size, alpha, beta, k):
     """y for dense x (n, c, length)."""
     y = _memory.empty(x.shape, x.dtype)
-    launch(_row(make_response(x.dtype), {"x": x, "y": y}, size, alpha, beta, k, 1.2))
+    run_rows(_response_rows, (x, y), size, alpha, beta, k)
     return y
 
 
 def respond_gradient(x, g, size, alpha, beta, k):
     """gx for dense x and g."""
     gx = _memory.empty(x.shape, x.dtype)
-    scratch = 2 * x.shape[1] * lanes(x.dtype)
-    arrays = {"x": x, "g": g, "gx": gx}
-    launch(_row(make_response_gradient(x.dtype), arrays, size, alpha, beta, k, 1.6, scratch))
+    run_rows(_gradient_rows, (x, g, gx), size, alpha, beta, k)
     return gx

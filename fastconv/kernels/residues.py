@@ -107,6 +107,26 @@ def make_pack_weights(dtype, MR):
     return conv_residues_pack
 
 
+BiasBlock = Block("ResiduesBias", {"bias": None, "rows": None, "channels": "i8"}, "groups each")
+
+
+@cache
+def make_lay_bias(dtype):
+    KIND = np.dtype(dtype).str[1:]
+
+    @tile_body(BiasBlock, dtype)
+    def conv_residues_bias(block, tile, worker):
+        """rows[g, m] = bias[g, channels[m]].  One tile."""
+        a = fields(block)
+        bias, rows = array_at(a.bias, a.bias_size, KIND), array_at(a.rows, a.rows_size, KIND)
+        channels = array_at(a.channels, a.channels_size, "i8")
+        for g in range(a.groups):
+            for m in range(a.channels_size):
+                rows[g * a.channels_size + m] = bias[g * a.each + channels[m]]
+
+    return conv_residues_bias
+
+
 @helper
 def spread(a, c, at, y, plane, rd, rh, rw, d, h, w, count):
     """y[plane, q*up + r - shift] = c[at + i] for the `count` grid points q from (d, h, w) on, where that lies
@@ -232,7 +252,8 @@ SPREAD_CYCLES, WEAVE_CYCLES = (
     10,
 )  # to spread one vector of outputs over strided pixels, alone or with its neighbours
 MISS_CYCLES = 70  # to wait for one vector of the output where the rows of many channels are written in turns
-WEIGHT_CYCLES = 40  # to pack one vector of weights
+WEIGHT_NANOSECONDS = 0.5  # to pack one weight
+OUTPUT_NANOSECONDS = 0.3  # to write one output, beyond the second-level cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,12 +405,24 @@ def _plan(spec, threads):
     _, NR = isa.tile(MR)
     NR = balanced(split(vectors, chunks), NR)
     scratch = block_channels * taps_count * pitch + (NR + 1) * LANES + (split(strips, parts) * MR) * pitch + NR * LANES
-    return pack, numbers, MR, NR, scratch, tables["rows"][::4]
+    return pack, numbers, MR, NR, scratch, np.ascontiguousarray(tables["rows"][::4])
 
 
 def _weave(spec, MR):
     """The stride along a row if tiles of MR rows hold all its classes, or several tiles do; else 0."""
     return spec.sw if spec.sw in WOVEN and MR % spec.sw == 0 else 0
+
+
+def _pack_row(spec, w, packed, pack, MR):
+    values, tiles = {"w": w, "packed": packed, **pack}, spec.g * split(spec.ocg, PACK_CHANNELS)
+    return Row(make_pack_weights(spec.dtype, MR), tiles, values, packed.size * WEIGHT_NANOSECONDS)
+
+
+def _bias_row(spec, bias, channels):
+    """The row that lays out the bias by rows of the product; rows without a channel take any."""
+    rows = Temporary(spec.g * channels.size, spec.dtype)
+    values = {"bias": bias, "rows": rows, "channels": channels % spec.icg, "groups": spec.g, "each": spec.icg}
+    return Row(make_lay_bias(spec.dtype), 1, values, rows.size * 1.0, temporaries=("rows",))
 
 
 @implements("conv.bwd_data", rank=30)
@@ -419,26 +452,45 @@ class ConvBackwardData(Impl):
         each = spec.ocg * (products + PACK_CYCLES * parts * len(plan.offsets)) + calls * split(
             spec.ocg * len(plan.offsets), BLOCK_K
         )
-        weights = WEIGHT_CYCLES * spec.g * spec.ocg * spec.icg * spec.taps / LANES
         spreading = WEAVE_CYCLES if _weave(spec, MR) else SPREAD_CYCLES
-        spreading += MISS_CYCLES * min(1, spec.icg / 16)
-        cycles = spec.n * spec.g * vectors * (each + spreading * rows) + weights
-        return 2 * cycles * LANES * NANOSECONDS_PER_FLOP
+        if len(plan.offsets) > 1:
+            spreading += MISS_CYCLES * min(1, spec.icg / 16)
+        cycles = spec.n * spec.g * vectors * (each + spreading * rows)
+        return 2 * cycles * LANES * NANOSECONDS_PER_FLOP + OUTPUT_NANOSECONDS * spec.n * spec.ic * spec.in_pixels
+
+    @staticmethod
+    def pack_cost(spec):
+        return WEIGHT_NANOSECONDS * spec.g * spec.ocg * spec.icg * spec.taps
+
+    @staticmethod
+    def layout(spec):
+        """Which taps each class has: images of different sizes mostly agree."""
+        pack, _, MR, _, _, _ = _plan(spec, driver.get_num_threads())
+        return MR, pack["places"].tobytes(), pack["bands"].tobytes()
+
+    @staticmethod
+    def pack(spec, weight):
+        pack, _, MR, _, _, _ = _plan(spec, driver.get_num_threads())
+        packed = np.empty(max(1, spec.g * pack["group_size"]), spec.dtype)
+        driver.launch(_pack_row(spec, weight, packed, pack, MR))
+        return packed
 
     @staticmethod
     def emit(spec, buffers):
         pack, numbers, MR, NR, scratch, channels = _plan(spec, driver.get_num_threads())
-        packed = Temporary(max(1, spec.g * pack["group_size"]), spec.dtype)
-        bias = buffers.get("b")
+        packed, bias, rows, made = buffers.get("packed"), buffers.get("b"), [], []
+        if packed is None:
+            packed = Temporary(max(1, spec.g * pack["group_size"]), spec.dtype)
+            rows.append(_pack_row(spec, buffers["w"], packed, pack, MR)._replace(temporaries=("packed",)))
+            made.append("packed")
         if bias is None:
             bias = zeros(spec.g * channels.size, spec.dtype)
         else:
-            bias = bias.reshape(spec.g, spec.icg)[:, channels].ravel()  # rows without a channel take any
+            rows.append(_bias_row(spec, bias, channels))
+            bias = rows[-1].values["rows"]
+            made.append("bias")
         tiles = spec.n * spec.g * numbers["chunks"] * numbers["parts"]
-        w = {"w": buffers["w"], "packed": packed, **pack}
         x = {"x": buffers["gy"], "packed": packed, "bias": bias, "y": buffers["gx"], **numbers}
-        body, split_tiles = make_residues(spec.dtype, MR, NR, _weave(spec, MR)), spec.g * split(spec.ocg, PACK_CHANNELS)
-        return (
-            Row(make_pack_weights(spec.dtype, MR), split_tiles, w, packed.size * 1.0)._replace(temporaries=("packed",)),
-            Row(body, tiles, x, spec.flops() * NANOSECONDS_PER_FLOP, scratch, ("packed",)),
-        )
+        body = make_residues(spec.dtype, MR, NR, _weave(spec, MR))
+        rows.append(Row(body, tiles, x, spec.flops() * NANOSECONDS_PER_FLOP, scratch, tuple(made)))
+        return rows

@@ -26,6 +26,7 @@ class _ConvNd(Module):
     """weight (out_channels, in_channels / groups, *kernel_size), bias (out_channels) or None."""
 
     _dims: int
+    _keeper = PackedWeights
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class _ConvNd(Module):
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(np.empty(shape, dtype or np.float32))
         self.register_parameter("bias", Parameter(np.empty(out_channels, dtype or np.float32)) if bias else None)
-        self._kept = PackedWeights()
+        self._kept = self._keeper()
         self.reset_parameters()
 
     def reset_parameters(self):

@@ -2,13 +2,16 @@
 
 import numpy as np
 
-from .. import functional as F
+from ..autograd import is_grad_enabled
+from ..ops.conv_transpose import PackedTransposed, conv_transpose_nd
 from .conv import _ConvNd, _tuple
 from .module import Parameter
 
 
 class _ConvTransposeNd(_ConvNd):
     """weight (in_channels, out_channels / groups, *kernel_size), bias (out_channels) or None."""
+
+    _keeper = PackedTransposed
 
     def __init__(
         self,
@@ -42,9 +45,9 @@ class _ConvTransposeNd(_ConvNd):
     def forward(self, input, output_size=None):
         """output_size: the wanted spatial sizes, with or without batch and channels; it sets the output padding."""
         extra = self.output_padding if output_size is None else self._extra(input.shape, tuple(output_size))
-        return self._function(
-            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
-        )
+        conv = conv_transpose_nd if self.training or is_grad_enabled() else self._kept.conv
+        arguments = input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        return conv(f"conv_transpose{self._dims}d", self._dims, *arguments)
 
     def _extra(self, shape, wanted):
         name, dims = type(self).__name__, self._dims
@@ -75,23 +78,14 @@ class ConvTranspose1d(_ConvTransposeNd):
 
     _dims = 1
 
-    def _function(self, *args):
-        return F.conv_transpose1d(*args)
-
 
 class ConvTranspose2d(_ConvTransposeNd):
     """(N, C, H, W) or (C, H, W)."""
 
     _dims = 2
 
-    def _function(self, *args):
-        return F.conv_transpose2d(*args)
-
 
 class ConvTranspose3d(_ConvTransposeNd):
     """(N, C, D, H, W) or (C, D, H, W)."""
 
     _dims = 3
-
-    def _function(self, *args):
-        return F.conv_transpose3d(*args)

@@ -14,10 +14,10 @@ import numpy as np
 from .. import _memory, prepared
 from ..autograd import Op, Variable, cast, clip, exp, sum_to, value, where
 from ..autograd import sum as sum_over
-from ..driver import launch
 from ..kernels.elementwise import FROM_OUTPUT, activated, activation_gradient, activation_rows, gradient_rows
 from ..kernels.softmax import gradient_row, softmax_row
 from ..packing import dense
+from ..prepared import run_rows
 from .checks import array, floating, same_dtype
 from .erf import erf
 
@@ -221,6 +221,14 @@ class Softplus(_Activation):
         return g * Sigmoid.apply(x)
 
 
+def _softmax_rows(x, y, axis, log):
+    return (softmax_row(x, y, axis, log),)
+
+
+def _softmax_gradient_rows(g, y, gx, axis, log):
+    return (gradient_row(g, y, gx, axis, log),)
+
+
 class Softmax(Op):
     """e^x divided by its sum along an axis."""
 
@@ -232,7 +240,7 @@ class Softmax(Op):
         half = x.dtype == np.float16
         x = dense(x.astype(np.float32) if half else x)
         out = _memory.empty(x.shape, x.dtype)
-        launch(softmax_row(x, out, axis, cls.log))
+        run_rows(_softmax_rows, (x, out), axis, cls.log)
         out = out.astype(np.float16) if half else out
         ctx.save(out)
         ctx.axis = axis
@@ -244,7 +252,7 @@ class Softmax(Op):
         if isinstance(g, Variable) or g.dtype == np.float16:
             return cls.recorded(g, out, ctx.axis), None
         gx = _memory.empty(g.shape, g.dtype)
-        launch(gradient_row(dense(g), out, gx, ctx.axis, cls.log))
+        run_rows(_softmax_gradient_rows, (dense(g), out, gx), ctx.axis, cls.log)
         return gx, None
 
     @staticmethod

@@ -13,11 +13,11 @@ import numpy as np
 
 from .. import _memory
 from ..autograd.op import Op
-from ..driver import launch
 from ..kernels import blur_pool as kernels
 from ..kernels.separable import Axis, identity
 from ..packing import dense
 from ..pool_specs import check_input
+from ..prepared import run_rows
 from ..specs import whole_numbers
 from . import pool
 from .checks import array
@@ -55,6 +55,10 @@ def _maps(size, kernel, stride, mode, dtype, transposed):
     return out, kernels.tables(axes, factor, kernel[-1], stride[-1], border, dtype)
 
 
+def _rows(x, y, settings, transposed):
+    return (kernels.row(_maps(*settings, x.dtype.name, transposed)[1], x, y, transposed),)
+
+
 class BlurPool(Op):
     """The map of `settings` (input size, kernel, stride, padding mode), or its adjoint."""
 
@@ -64,9 +68,9 @@ class BlurPool(Op):
     def forward(ctx, x, settings, transposed):
         ctx.settings, ctx.transposed = settings, transposed
         ndim = len(settings[0])
-        size, values = _maps(*settings, x.dtype.name, transposed)
+        size, _ = _maps(*settings, x.dtype.name, transposed)
         y = _memory.empty((*x.shape[: x.ndim - ndim], *size), x.dtype)
-        launch(kernels.row(values, dense(x), y, transposed))
+        run_rows(_rows, (dense(x), y), settings, transposed)
         return y
 
     @staticmethod

@@ -84,9 +84,17 @@ class _Known(NamedTuple):
         return same and self.bias is (None if bias is None else bias._data)
 
 
+def takes_bias(impl):
+    """Whether `emit` honours a buffer "b"."""
+    return impl.operation == "conv.fwd" or getattr(impl, "takes_bias", False)
+
+
 class PackedWeights:
     """What one layer in evaluation keeps: its weights in packed forms until they change, and how to make the
     convolutions that it made before, without checking what was checked then."""
+
+    operation = "conv.fwd"
+    buffers = "x", "w", "b", "y"  # names of input, weights, bias and output in the operation
 
     def __init__(self):
         self._source = None
@@ -100,23 +108,32 @@ class PackedWeights:
         source = weight._data, weight._version
         if self._source is None or self._source[0] is not source[0] or self._source[1] != source[1]:
             self._source, self._forms, self._known = source, {}, {}
-        impl = select("conv.fwd", spec, packed=True)
+        impl = select(self.operation, spec, packed=True)
         key = impl.name, impl.layout(spec)
         if key not in self._forms:
             self._forms[key] = Packed(impl, impl.pack(spec, dense(weight._data)))
         return self._forms[key]
 
-    def conv(self, op, ndim, input, weight, bias, stride, padding, dilation, groups):
-        """`conv_nd` where no gradient is wanted, weight and bias being Tensors."""
+    @staticmethod
+    def checked(op, ndim, input, weight, bias, *settings):
+        """The spec, and the plain bias."""
+        return _checked(op, ndim, input, weight, bias, *settings)
+
+    @staticmethod
+    def apply(*arguments):
+        return Conv.apply(*arguments)
+
+    def conv(self, op, ndim, input, weight, bias, *settings):
+        """`conv_nd` where no gradient is wanted, weight and bias being Tensors; settings: what can be a key."""
         x = value(input)
         if not isinstance(x, np.ndarray) or is_watched():
-            spec, _ = _checked(op, ndim, input, weight, bias, stride, padding, dilation, groups)
-            return Conv.apply(input, weight, bias, spec, self.form(spec, weight))
-        key = x.shape, x.dtype, stride, padding, dilation, groups, prepared.settings()
+            spec, _ = self.checked(op, ndim, input, weight, bias, *settings)
+            return self.apply(input, weight, bias, spec, self.form(spec, weight))
+        key = x.shape, x.dtype, settings, prepared.settings()
         known = self._known.get(key)
         if known is None or not known.holds(weight, bias):
-            spec, b = _checked(op, ndim, input, weight, bias, stride, padding, dilation, groups)
-            y = Conv.apply(input, weight, bias, spec, self.form(spec, weight))
+            spec, b = self.checked(op, ndim, input, weight, bias, *settings)
+            y = self.apply(input, weight, bias, spec, self.form(spec, weight))
             self._know(key, spec, value(y), x, weight, b)
             return y if isinstance(input, Variable) else value(y)
         x = dense(x)
@@ -127,18 +144,19 @@ class PackedWeights:
     def _know(self, key, spec, y, x, weight, b):
         impl, packed = self.form(spec, weight)  # pyright: ignore[reportGeneralTypeIssues]
         held = dense(weight._data), dense(b), packed
-        if not prepared.can_prepare(impl) or held[0] is not weight._data or held[1] is not b:
+        source, *names, target = self.buffers
+        able = prepared.can_prepare(impl) and (b is None or takes_bias(impl))
+        if not able or held[0] is not weight._data or held[1] is not b:
             return
-        there = {name: array for name, array in zip("wb", held, strict=False) if array is not None}
-        there |= {} if packed is None else {"packed": packed}
-        run_at = prepared.call(impl, spec, {"x": x, **there, "y": y}).run_at
+        there = {name: array for name, array in zip((*names, "packed"), held, strict=True) if array is not None}
+        run_at = prepared.call(impl, spec, {source: x, **there, target: y}).run_at
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
         addresses = tuple(map(address, there.values()))
         self._known[key] = _Known(run_at, weight._version, weight._data, b, packed, addresses, y.shape)
 
     def __reduce__(self):  # a copy knows nothing: its weights lie elsewhere
-        return PackedWeights, ()
+        return type(self), ()
 
 
 class Conv(Op):

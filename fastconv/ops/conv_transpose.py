@@ -18,12 +18,12 @@ from .. import prepared
 from .._jit import Block, tile_body
 from .._registry import select
 from ..autograd.op import Op
-from ..driver import Row, launch
+from ..driver import Row
 from ..kernels import residues  # noqa: F401  (it registers its implementation)
 from ..packing import dense
 from ..simd import array_at, fields
 from ..specs import ConvSpec, whole_numbers
-from .conv import Conv, ConvBackwardWeights, _array, _batched, _output, _same_dtype, add_up
+from .conv import Conv, ConvBackwardWeights, PackedWeights, _array, _batched, _output, _same_dtype, add_up, takes_bias
 
 BiasBlock = Block("AddBias", "y bias", "planes pixels channels part")
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -46,12 +46,11 @@ def make_add_bias(dtype):
     return add_bias
 
 
-def _bias_row(spec, y, bias):
+def _bias_rows(y, bias, spec):
     planes, part = spec.n * spec.ic, max(1, 16384 // max(1, spec.in_pixels))
     numbers = {"planes": planes, "pixels": spec.in_pixels, "channels": spec.ic, "part": part}
-    return Row(
-        make_add_bias(spec.dtype), -(-planes // part), {"y": y, "bias": bias, **numbers}, 0.1 * planes * spec.in_pixels
-    )
+    values, work = {"y": y, "bias": bias, **numbers}, 0.1 * planes * spec.in_pixels
+    return (Row(make_add_bias(spec.dtype), -(-planes // part), values, work),)
 
 
 class ConvTranspose(Op):
@@ -60,18 +59,16 @@ class ConvTranspose(Op):
     name = "conv_transpose"
 
     @staticmethod
-    def forward(ctx, x, w, b, spec):
+    def forward(ctx, x, w, b, spec, packed=None):
         ctx.save(x, w)
         ctx.spec = spec
         y = _output(spec.x_shape, spec, x)
-        impl = select("conv.bwd_data", spec)
-        buffers = {"gy": dense(x), "w": dense(w), "gx": y}
-        if b is None:
-            prepared.run("conv.bwd_data", spec, buffers, impl)
-        elif getattr(impl, "takes_bias", False):
-            launch(*impl.emit(spec, {**buffers, "b": dense(b)}))
-        else:
-            launch(*impl.emit(spec, buffers), _bias_row(spec, y, dense(b)))
+        impl, weights = packed or (select("conv.bwd_data", spec), None)
+        added = b is not None and not takes_bias(impl)
+        buffers = {"gy": dense(x), "w": dense(w), "b": None if added else dense(b), "packed": weights, "gx": y}
+        prepared.run("conv.bwd_data", spec, buffers, impl)
+        if added:
+            prepared.run_rows(_bias_rows, (y, dense(b)), spec)
         return y
 
     @staticmethod
@@ -83,7 +80,7 @@ class ConvTranspose(Op):
         if ctx.needs[2]:
             batch = gy.shape[0] if gy.ndim == ctx.spec.ndim + 2 else 1
             gb = add_up(add_up(gy.reshape((batch, ctx.spec.ic, ctx.spec.in_pixels)), 2), 0)
-        return gx, gw, gb, None
+        return gx, gw, gb, *(None,) * (len(ctx.needs) - 3)
 
 
 # ---- checks
@@ -155,13 +152,35 @@ def _hashable(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _conv_transpose(op, ndim, input, weight, bias, stride, padding, output_padding, groups, dilation):
+def conv_transpose_nd(op, ndim, input, weight, bias, *settings):
+    """The public functions below; settings: stride, padding, output padding, groups, dilation."""
+    spec, _ = _checked(op, ndim, input, weight, bias, *settings)
+    return ConvTranspose.apply(input, weight, bias, spec)
+
+
+def _checked(op, ndim, input, weight, bias, *settings):
+    """The spec of the mirrored convolution, and the plain bias."""
     x, w = _array(op, "input", input), _array(op, "weight", weight)
     b = None if bias is None else _array(op, "bias", bias)
     _same_dtype(op, input=x, weight=w, bias=b)
-    settings = [_hashable(v) for v in (stride, padding, output_padding, groups, dilation)]
+    settings = map(_hashable, settings)
     shapes = _batched(x.shape, ndim), w.shape, None if b is None else b.shape
-    return ConvTranspose.apply(input, weight, bias, _mirrored_spec(op, ndim, *shapes, *settings, x.dtype))
+    return _mirrored_spec(op, ndim, *shapes, *settings, x.dtype), b
+
+
+class PackedTransposed(PackedWeights):
+    """What a layer in evaluation keeps; settings as for `conv_transpose_nd`."""
+
+    operation = "conv.bwd_data"
+    buffers = "gy", "w", "b", "gx"
+
+    @staticmethod
+    def checked(op, ndim, input, weight, bias, *settings):
+        return _checked(op, ndim, input, weight, bias, *settings)
+
+    @staticmethod
+    def apply(*arguments):
+        return ConvTranspose.apply(*arguments)
 
 
 # ---- public functions
@@ -173,7 +192,7 @@ def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_paddi
     Output length (length - 1)*stride - 2*padding + dilation*(k - 1) + output_padding + 1, where output_padding is less
     than stride or dilation.  Raises ValueError or TypeError with given and wanted numbers.
     """
-    return _conv_transpose(
+    return conv_transpose_nd(
         "conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation
     )
 
@@ -182,7 +201,7 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     """2-d transposed convolution: input (n, ic, h, w) or (ic, h, w), weight (ic, oc/groups, kh, kw), bias (oc,).  See
     conv_transpose1d.
     """
-    return _conv_transpose(
+    return conv_transpose_nd(
         "conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation
     )
 
@@ -193,6 +212,6 @@ def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_paddi
 
     See conv_transpose1d.
     """
-    return _conv_transpose(
+    return conv_transpose_nd(
         "conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups, dilation
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _memory
+from .. import _memory, prepared
 from .._registry import select
 from ..autograd import Op, expand
 from ..autograd.op import value
@@ -28,8 +28,12 @@ from .checks import floating, same_dtype
 
 def _channels_last(spec, x):
     last = channels_last(spec)
-    launch(layout_row(dense(x), last, spec.ic, spec.ih * spec.iw, 1))
+    prepared.run_rows(_layout_rows, (dense(x), last), spec)
     return last
+
+
+def _layout_rows(x, last, spec):
+    return (layout_row(x, last, spec.ic, spec.ih * spec.iw, 1),)
 
 
 def _is_empty(spec):
@@ -50,9 +54,8 @@ class DeformConv(Op):
         if _is_empty(spec) or not spec.oc:
             y[...] = 0 if b is None else b[:, None, None]
             return y
-        last = _channels_last(spec, x)
-        buffers = {"last": last, "offset": dense(offset), "mask": dense(mask), "w": w, "bias": dense(b), "y": y}
-        launch(*select("deform_conv.fwd", spec).emit(spec, buffers))
+        buffers = {"x": dense(x), "offset": dense(offset), "mask": dense(mask), "w": dense(w), "bias": dense(b), "y": y}
+        prepared.run("deform_conv.fwd", spec, buffers)
         return y
 
     @staticmethod

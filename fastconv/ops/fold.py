@@ -15,8 +15,9 @@ import numpy as np
 from .. import _memory
 from .._jit import Block, helper, tile_body
 from ..autograd.op import Op
-from ..driver import Row, launch
+from ..driver import Row
 from ..kernels.window import valid_outputs
+from ..prepared import run_rows
 from ..simd import array_at, fields
 from ..specs import whole_numbers
 from . import checks
@@ -135,6 +136,15 @@ def _row(make, spec, rows, row_work, x, cols):
     return Row(make(x.dtype.name), -(-rows // part), values, rows * row_work)
 
 
+def _unfold_rows(x, cols, spec):
+    return (_row(make_unfold, spec, prod(x.shape[:-2]) * spec.taps, 20 + 0.15 * spec.windows, x, cols),)
+
+
+def _fold_rows(x, cols, spec):
+    work = 20 + 0.15 * spec.taps * (spec.windows / max(1, spec.h) + 5)
+    return (_row(make_fold, spec, prod(x.shape[:-1]), work, x, cols),)
+
+
 # ---- operations
 
 
@@ -149,7 +159,7 @@ class Unfold(Op):
         channels = x.shape[-3] * spec.taps
         cols = _memory.empty((*x.shape[:-3], channels, spec.windows), x.dtype)
         x = np.require(x, requirements=("C", "A"))
-        launch(_row(make_unfold, spec, prod(x.shape[:-2]) * spec.taps, 20 + 0.15 * spec.windows, x, cols))
+        run_rows(_unfold_rows, (x, cols), spec)
         return cols
 
     @staticmethod
@@ -167,8 +177,7 @@ class Fold(Op):
         ctx.spec = spec
         x = _memory.empty((*cols.shape[:-2], cols.shape[-2] // spec.taps, spec.h, spec.w), cols.dtype)
         cols = np.require(cols, requirements=("C", "A"))
-        work = 20 + 0.15 * spec.taps * (spec.windows / max(1, spec.h) + 5)
-        launch(_row(make_fold, spec, prod(x.shape[:-1]), work, x, cols))
+        run_rows(_fold_rows, (x, cols), spec)
         return x
 
     @staticmethod

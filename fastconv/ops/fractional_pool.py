@@ -9,11 +9,9 @@ from numbers import Real
 
 import numpy as np
 
-from .. import _memory
+from .. import _memory, prepared
 from .._random import generator
-from .._registry import select
 from ..autograd.op import Op, value
-from ..driver import launch
 from ..kernels import fractional_pool as kernels  # noqa: F401  (it registers its implementations)
 from ..packing import dense
 from ..pool_specs import fractional_spec
@@ -50,7 +48,7 @@ class FractionalMaxPool(Op):
             buffers["at"] = _memory.empty(shape, "int64")
             ctx.save(buffers["at"])
         ctx.spec = spec
-        launch(*select("fractional_max_pool.fwd", spec).emit(spec, buffers))
+        prepared.run("fractional_max_pool.fwd", spec, buffers)
         return (buffers["y"], buffers["at"]) if return_indices else buffers["y"]
 
     @staticmethod

@@ -11,10 +11,10 @@ import numpy as np
 from .. import _memory
 from ..autograd import matmul, reshape, swap, value
 from ..autograd.op import Op
-from ..driver import launch
 from ..kernels import grid_sample as kernels
 from ..kernels import grid_taps as taps
 from ..packing import dense
+from ..prepared import run_rows
 from . import checks
 
 _MODES = {"bilinear": taps.LINEAR, "nearest": taps.NEAREST, "bicubic": taps.CUBIC}
@@ -33,7 +33,7 @@ class GridSample(Op):
         ctx.settings = settings
         y = _memory.empty((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
         if y.size:
-            launch(*kernels.forward_rows(dense(x), dense(grid), y, settings))
+            run_rows(kernels.forward_rows, (dense(x), dense(grid), y), settings)
         return y
 
     @staticmethod
@@ -44,7 +44,11 @@ class GridSample(Op):
         if gy.size:
             gx = _memory.empty(x.shape, x.dtype) if ctx.needs[0] else None
             g_grid = _memory.empty(grid.shape, grid.dtype) if ctx.needs[1] else None
-            launch(*kernels.backward_rows(dense(x), dense(grid), dense(gy), ctx.settings, gx, g_grid))
+            slope = None if ctx.settings[0] == taps.NEAREST else g_grid
+            if g_grid is not None and slope is None:  # the nearest pixel stays the same
+                g_grid[...] = 0
+            if gx is not None or slope is not None:
+                run_rows(kernels.backward_rows, (dense(x), dense(grid), dense(gy), gx, slope), ctx.settings)
         return gx, g_grid, None
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from .. import _memory
 from .._device import DeviceArray, leaf
 from ..autograd.op import Op
-from ..driver import launch
 from ..kernels.separable import Axis, identity, row, tables
+from ..packing import dense
+from ..prepared import run_rows
 from . import checks, pool
 
 _RANKS = {
@@ -120,6 +121,10 @@ def _maps(mode, size, out, align_corners, factors, antialias, dtype, transposed)
     return tuple(axis.out for axis in axes), tables(three, dtype), tuple(three)
 
 
+def _rows(x, y, settings, transposed):
+    return (row(_maps(*settings, x.dtype.name, transposed)[1], x, y),)
+
+
 class Resize(Op):
     """The map of `settings` (mode, size, out, align_corners, factors, antialias), or its adjoint."""
 
@@ -129,11 +134,11 @@ class Resize(Op):
     @staticmethod
     def forward(ctx, x, settings, transposed):
         ctx.settings, ctx.transposed = settings, transposed
-        size, values, axes = _maps(*settings, x.dtype.name, transposed)
+        size, _, axes = _maps(*settings, x.dtype.name, transposed)
         if isinstance(x, DeviceArray):
             return leaf(x.device).resample(x, size, axes)
         y = _memory.empty((*x.shape[:2], *size), x.dtype)
-        launch(row(values, np.require(x, requirements=("C", "A")), y))
+        run_rows(_rows, (dense(x), y), settings, transposed)
         return y
 
     @staticmethod

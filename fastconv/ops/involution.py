@@ -8,11 +8,9 @@ x (n, c, h, w), kernel (n, groups, kh * kw, oh, ow) -> y (n, c, oh, ow), equatio
 The gradients are linear in both operands as well, and their own gradients are again these three operations.
 """
 
-from .. import _memory
-from .._registry import select
+from .. import _memory, prepared
 from ..autograd import Op
 from ..autograd.op import value
-from ..driver import launch
 from ..kernels.involution import InvolutionSpec
 from ..packing import dense
 from ..specs import conv_spec, whole_numbers
@@ -25,7 +23,7 @@ def _compute(which, shape, spec, groups, **operands):
     buffers = {name: dense(array) for name, array in operands.items()}
     (missing,) = {"x", "k", "y"} - buffers.keys()
     spec = InvolutionSpec(spec, groups)
-    launch(*select(f"involution.{which}", spec).emit(spec, {**buffers, missing: out}))
+    prepared.run(f"involution.{which}", spec, {**buffers, missing: out})
     return out
 
 

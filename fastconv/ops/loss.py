@@ -55,13 +55,15 @@ class CrossEntropy(Op):
             q_total = q_total + np.where(ctx.keep, share * _class_weights(x, ctx.weight).sum(), 0).astype(x.dtype)
         recorded = isinstance(g, Variable)
         p = softmax(x, 1) if recorded else ctx.probability
-        q = _distribution(ctx, x, share)
         if recorded:
+            q = _distribution(ctx, x, share)
             gx = (p * q_total[:, None] - q) * each.reshape(each.shape[0], 1, *each.shape[1:])
         else:
-            gx = p * q_total[:, None]
-            gx -= q
-            gx *= each[:, None]
+            gx = p * (q_total * each)[:, None]
+            if ctx.smoothing:
+                gx -= (share * _class_weights(x, ctx.weight))[:, None] * np.where(ctx.keep, each, 0)[:, None]
+            at = np.take_along_axis(gx, ctx.index, 1) - ((1 - ctx.smoothing) * ctx.w * each)[:, None]
+            np.put_along_axis(gx, ctx.index, at, 1)
         return gx, None, None, None, None, None
 
 

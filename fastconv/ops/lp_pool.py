@@ -14,12 +14,23 @@ from .. import _memory
 from .._registry import select
 from ..autograd import where
 from ..autograd.op import Op, value
-from ..driver import launch
 from ..kernels import lp_pool as kernels
 from ..packing import dense
 from ..pool_specs import pool_spec
+from ..prepared import run_rows
 from . import pool
 from .checks import array
+
+
+def _forward_rows(x, y, powers, spec, power):
+    return select("lp_pool.fwd", spec).emit(spec, {"x": x, "y": y, "powers": powers, "power": power})
+
+
+def _backward_rows(x, y, share, gx, spec, power):
+    """`share` holds gy, and is written over."""
+    rows = [kernels.map_row(kernels.make_lp_outer, y, share, power, spec.taps)]
+    rows += select("avg_pool.bwd", spec).emit(spec, {"gx": gx, "gy": share})
+    return rows if power == 1 else [*rows, kernels.map_row(kernels.make_lp_inner, x, gx, power)]
 
 
 class LpPool(Op):
@@ -29,7 +40,8 @@ class LpPool(Op):
     def forward(ctx, x, spec, power):
         ctx.spec, ctx.power = spec, power
         y = _memory.empty(spec.y_shape if x.ndim == spec.ndim + 2 else spec.y_shape[1:], spec.dtype)
-        launch(*select("lp_pool.fwd", spec).emit(spec, {"x": dense(x), "y": y, "power": power}))
+        powers = None if power == 1 else _memory.empty(x.shape, x.dtype)
+        run_rows(_forward_rows, (dense(x), y, powers), spec, power)
         ctx.save(x, y)
         return y
 
@@ -45,11 +57,7 @@ class LpPool(Op):
         share = _memory.empty(gy.shape, gy.dtype)
         np.copyto(share, gy)
         gx = _memory.empty(x.shape, x.dtype)
-        rows = [kernels.map_row(kernels.make_lp_outer, dense(y), share, power, spec.taps)]
-        rows += select("avg_pool.bwd", spec).emit(spec, {"gx": gx, "gy": share})
-        if power != 1:
-            rows.append(kernels.map_row(kernels.make_lp_inner, dense(x), gx, power))
-        launch(*rows)
+        run_rows(_backward_rows, (dense(x), dense(y), share, gx), spec, power)
         return gx, None, None
 
 

@@ -301,9 +301,11 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
     """input (N, C, *) normalised per channel; running_mean, running_var, weight, bias: (C) or None.
 
     In training the batch's own statistics are used, and the running ones, where given, are updated in place:
-    (1 - momentum) * old + momentum * new. In evaluation the running ones are used.
+    (1 - momentum) * old + momentum * new. In evaluation the running ones are used. An input (0) gives itself.
     """
     input, *arrays = _check_batch(input, running_mean, running_var, weight, bias, training, eps)
+    if input.ndim == 1:
+        return input * 1
     return BatchNorm.apply(input, *arrays, training, momentum, eps)
 
 
@@ -311,6 +313,9 @@ def _check_batch(input, running_mean, running_var, weight, bias, training, eps):
     """The arguments of a batch norm; running statistics as plain arrays."""
     if eps > 0 and training and _agree(input, running_mean, running_var, weight, bias):
         return input, running_mean, running_var, weight, bias
+    input = single_or_double("batch_norm", "input", input)
+    if input.ndim == 1 and not input.shape[0]:  # nothing, as torch takes it
+        return input, None, None, None, None
     input = _check_input("batch_norm", input)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
@@ -318,7 +323,7 @@ def _check_batch(input, running_mean, running_var, weight, bias, training, eps):
     running_mean, running_var, weight, bias = _check_channels("batch_norm", input, **named)
     if eps <= 0:
         raise ValueError(f"batch_norm: eps must be positive, got {eps}")
-    if training and input.size == input.shape[1]:
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {input.shape}")
     return input, value(running_mean), value(running_var), weight, bias
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from .. import _memory
 from ..autograd.op import Op, value
-from ..driver import launch
 from ..kernels import roi_align as align_kernels
+from ..kernels import roi_align_blocks as align_blocks
 from ..kernels import roi_pool as pool_kernels
 from ..packing import dense
+from ..prepared import run_rows
 from ..specs import whole_numbers
 from .checks import array
 
@@ -32,6 +33,26 @@ def _by_image(image, n):
     return order, np.concatenate([[0], np.cumsum(np.bincount(image, minlength=n))]).astype(np.int64)
 
 
+def _align_rows(x, y, boxes, grids):
+    if align_blocks.is_wide(x.shape, y.shape, x.dtype):
+        return align_blocks.align_rows(x, y, boxes, grids)
+    return (align_kernels.align_row(x, y, boxes, grids),)
+
+
+def _adjoint_rows(gx, gy, *boxes):
+    if align_blocks.is_wide(gx.shape, gy.shape, gx.dtype):
+        return align_blocks.adjoint_rows(gx, gy, *boxes)
+    return (align_kernels.adjoint_row(gx, gy, *boxes),)
+
+
+def _pool_rows(*arrays):
+    return (pool_kernels.pool_row(*arrays),)
+
+
+def _scatter_rows(*arrays):
+    return (pool_kernels.scatter_row(*arrays),)
+
+
 class RoiAlign(Op):
     """boxes (K, 4): left, top, width and height of a bin; grids (K, 3): image, samples down and along a bin."""
 
@@ -41,7 +62,7 @@ class RoiAlign(Op):
     def forward(ctx, x, boxes, grids, size):
         ctx.boxes, ctx.grids, ctx.shape = boxes, grids, x.shape
         y = _memory.empty((len(boxes), x.shape[1], *size), x.dtype)
-        launch(align_kernels.align_row(dense(x), y, boxes, grids))
+        run_rows(_align_rows, (dense(x), y, boxes, grids))
         return y
 
     @staticmethod
@@ -57,7 +78,7 @@ class RoiAlignAdjoint(Op):
         ctx.boxes, ctx.grids, ctx.size = boxes, grids, gy.shape[2:]
         gx = _memory.empty(shape, gy.dtype)
         order, first = _by_image(grids[:, 0], shape[0])
-        launch(align_kernels.adjoint_row(gx, dense(gy), boxes, grids, order, first))
+        run_rows(_adjoint_rows, (gx, dense(gy), boxes, grids, order, first))
         return gx
 
     @staticmethod
@@ -74,7 +95,7 @@ class RoiPool(Op):
     def forward(ctx, x, image, ends, size):
         shape = (len(image), x.shape[1], *size)
         y, at = _memory.empty(shape, x.dtype), _memory.empty(shape, np.int64)
-        launch(pool_kernels.pool_row(dense(x), y, at, image, *ends))
+        run_rows(_pool_rows, (dense(x), y, at, image, *ends))
         ctx.image, ctx.shape = image, x.shape
         ctx.save(at)
         return y
@@ -95,7 +116,7 @@ class RoiPoolScatter(Op):
         ctx.image = image
         ctx.save(at)
         gx = _memory.empty(shape, gy.dtype)
-        launch(pool_kernels.scatter_row(gx, dense(gy), dense(at), *_by_image(image, shape[0])))
+        run_rows(_scatter_rows, (gx, dense(gy), dense(at), *_by_image(image, shape[0])))
         return gx
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .. import _memory
 from ..autograd import cat, flatten, split, stack
 from ..autograd.op import ArrayOp
 from .checks import array
@@ -19,6 +20,8 @@ class Pad(ArrayOp):
     @staticmethod
     def forward(ctx, x, pads, mode, fill):
         ctx.shape, ctx.pads, ctx.mode = x.shape, pads, mode
+        if isinstance(x, np.ndarray) and min(map(min, pads), default=0) >= 0:
+            return _bordered(x, pads, mode, fill)
         if mode == "constant":
             out = _full(x, [n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)], fill)
             source, target = _overlap(pads)
@@ -47,7 +50,8 @@ class PadAdjoint(ArrayOp):
             return out
         for axis, (before, after) in enumerate(pads):
             if before or after:
-                g = _fold(g, axis, before, shape[axis], _sources(shape[axis], before, after, mode))
+                fold = _fold_here if isinstance(g, np.ndarray) else _fold
+                g = fold(g, axis, before, shape[axis], _sources(shape[axis], before, after, mode))
         return g
 
     @staticmethod
@@ -58,6 +62,24 @@ class PadAdjoint(ArrayOp):
 def _full(like, shape, fill):
     """An array of one number, of the dtype and on the device of `like`."""
     return np.full(shape, fill, like.dtype) if isinstance(like, np.ndarray) else np.full_like(like, fill, shape=shape)
+
+
+def _bordered(x, pads, mode, fill):
+    """x in the middle of an array that is written once, then the borders, along the last axis first."""
+    sizes = [n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)]
+    out, inside = _memory.empty(sizes, x.dtype), [slice(a, a + n) for n, (a, _) in zip(x.shape, pads, strict=True)]
+    out[tuple(inside)] = x
+    for axis in reversed(range(x.ndim)):
+        (before, after), n = pads[axis], x.shape[axis]
+        lead, tail = tuple(inside[:axis]), (slice(None),) * (x.ndim - 1 - axis)
+        if mode == "constant":
+            for border in (slice(0, before), slice(before + n, None)):
+                out[(*lead, border, *tail)] = fill
+        elif before or after:
+            sources = _sources(n, before, after, mode) + before
+            for i in (*range(before), *range(before + n, before + n + after)):
+                out[(*lead, i, *tail)] = out[(*lead, sources[i], *tail)]
+    return out
 
 
 def _overlap(pads):
@@ -76,6 +98,18 @@ def _sources(n, before, after, mode):
         return i % n
     last = n - 1
     return last - np.abs(last - np.abs(i))
+
+
+def _fold_here(g, axis, before, n, sources):
+    """`_fold` of an array of NumPy, in the order in which it lies."""
+    lead, size = (slice(None),) * axis, g.shape[axis]
+    out = _memory.empty((*g.shape[:axis], n, *g.shape[axis + 1 :]), g.dtype)
+    first, last = max(0, -before), min(n, size - before)
+    out[(*lead, slice(0, first))] = out[(*lead, slice(last, n))] = 0
+    out[(*lead, slice(first, last))] = g[(*lead, slice(first + before, last + before))]
+    for j in (*range(before), *range(before + n, size)):
+        out[(*lead, sources[j])] += g[(*lead, j)]
+    return out
 
 
 def _fold(g, axis, before, n, sources):

@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import _memory
+from .. import _memory, prepared
 from .._device import DeviceArray, as_array, move
-from .._registry import select
 from ..autograd import Op
 from ..autograd.op import value
-from ..driver import launch
 from ..kernels.shift import ShiftSpec, split_displacement
 from ..packing import dense
 from .checks import floating, same_dtype
@@ -29,7 +27,7 @@ def _moved(x, displacement):
     y = _memory.empty(x.shape, x.dtype)
     whole, fraction = split_displacement(displacement, x.shape[2:])
     spec = _spec(x)
-    launch(*select("shift.fwd", spec).emit(spec, {"x": dense(x), "y": y, "whole": whole, "fraction": fraction}))
+    prepared.run("shift.fwd", spec, {"x": dense(x), "y": y, "whole": whole, "fraction": fraction})
     return y
 
 
@@ -75,7 +73,7 @@ class ActiveShift(Op):
             g = np.empty(displacement.shape, displacement.dtype)
             whole, fraction = split_displacement(displacement, x.shape[2:])
             spec, buffers = _spec(x), {"x": dense(x), "gy": dense(gy), "g": g, "whole": whole, "fraction": fraction}
-            launch(*select("shift.bwd_displacement", spec).emit(spec, buffers))
+            prepared.run("shift.bwd_displacement", spec, buffers)
             if ctx.normalize:
                 length = np.sqrt((g * g).sum(1, keepdims=True))
                 g /= np.where(length > 0, length, 1)

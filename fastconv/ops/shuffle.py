@@ -15,7 +15,9 @@ import numpy as np
 from .. import _memory
 from .._jit import Block, helper, tile_body
 from ..autograd import Op, split
-from ..driver import Row, launch
+from ..driver import Row
+from ..packing import dense
+from ..prepared import run_rows
 from ..simd import array_at, fields
 from . import checks
 
@@ -58,12 +60,12 @@ def make_shuffle(dtype):
     return pixel_shuffle
 
 
-def _move(deep, wide, factor, h, w, to_wide):
+def _rows(deep, wide, factor, h, w, to_wide):
     rows, row_work = prod(wide.shape[:-1]), 20 + 0.5 * w * factor
     part = max(1, min(rows, int(20_000 / row_work)))
     numbers = {"h": h, "w": w, "factor": factor, "rows": rows, "part": part, "to_wide": to_wide}
     values = {"deep": deep, "wide": wide, **numbers}
-    launch(Row(make_shuffle(deep.dtype.name), -(-rows // part), values, rows * row_work))
+    return (Row(make_shuffle(deep.dtype.name), -(-rows // part), values, rows * row_work),)
 
 
 class PixelShuffle(Op):
@@ -79,7 +81,7 @@ class PixelShuffle(Op):
             n = deep.ndim
             return deep.transpose(*range(n - 4), n - 2, n - 4, n - 1, n - 3).reshape(shape)
         y = _memory.empty(shape, x.dtype)
-        _move(np.require(x, requirements=("C", "A")), y, factor, h, w, 1)
+        run_rows(_rows, (dense(x), y), factor, h, w, 1)
         return y
 
     @staticmethod
@@ -101,7 +103,7 @@ class PixelUnshuffle(Op):
             n = wide.ndim
             return wide.transpose(*range(n - 4), n - 3, n - 1, n - 4, n - 2).reshape(shape)
         x = _memory.empty(shape, y.dtype)
-        _move(x, np.require(y, requirements=("C", "A")), factor, h, w, 0)
+        run_rows(_rows, (x, dense(y)), factor, h, w, 0)
         return x
 
     @staticmethod

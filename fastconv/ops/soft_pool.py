@@ -5,10 +5,8 @@ y = sum of e^x x / sum of e^x; dy/dx_i = w_i (1 + x_i - y), w the weights over t
 activation downsampling with SoftPool", ICCV 2021, arXiv 2101.00440, equations 1 to 3.
 """
 
-from .. import _memory
-from .._registry import select
+from .. import _memory, prepared
 from ..autograd.op import Op
-from ..driver import launch
 from ..kernels import weighted_pool  # noqa: F401  (it registers its implementations)
 from ..packing import dense
 from ..pool_specs import pool_spec
@@ -25,7 +23,7 @@ class WeightedPool(Op):
     def forward(ctx, x, spec, operation):
         ctx.spec, ctx.operation = spec, operation
         y = _memory.empty(spec.y_shape if x.ndim == spec.ndim + 2 else spec.y_shape[1:], spec.dtype)
-        launch(*select(f"{operation}.fwd", spec).emit(spec, {"x": dense(x), "y": y}))
+        prepared.run(f"{operation}.fwd", spec, {"x": dense(x), "y": y})
         ctx.save(x, y)
         return y
 
@@ -34,7 +32,7 @@ class WeightedPool(Op):
         x, y = ctx.saved
         gx = _memory.empty(x.shape, x.dtype)
         buffers = {"gx": gx, "gy": dense(gy), "x": dense(x), "y": y}
-        launch(*select(f"{ctx.operation}.bwd", ctx.spec).emit(ctx.spec, buffers))
+        prepared.run(f"{ctx.operation}.bwd", ctx.spec, buffers)
         return gx, None, None
 
 

@@ -6,11 +6,9 @@ value.  A window without a positive value gives 0.  Input (n, c, *size) or (c, *
 neural networks", 2013, arXiv 1301.3557, equations 4 to 6.
 """
 
-from .. import _memory
+from .. import _memory, prepared
 from .._random import generator
-from .._registry import select
 from ..autograd.op import Op, value
-from ..driver import launch
 from ..kernels import stochastic_pool as kernels  # noqa: F401  (it registers its implementations)
 from ..packing import dense
 from ..pool_specs import pool_spec
@@ -30,7 +28,7 @@ class StochasticPool(Op):
         shape = spec.y_shape if x.ndim == spec.ndim + 2 else spec.y_shape[1:]
         y, at = _memory.empty(shape, spec.dtype), _memory.empty(shape, "int64")
         buffers = {"x": dense(x), "u": dense(u), "y": y, "at": at}
-        launch(*select("stochastic_pool.fwd", spec).emit(spec, buffers))
+        prepared.run("stochastic_pool.fwd", spec, buffers)
         ctx.save(at)
         return (y, at) if return_indices else y
 

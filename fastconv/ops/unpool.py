@@ -7,10 +7,8 @@ Fergus, "Visualizing and understanding convolutional networks", 2014, section 2.
 
 import numpy as np
 
-from .. import _memory
-from .._registry import select
+from .. import _memory, prepared
 from ..autograd.op import Op, value
-from ..driver import launch
 from ..kernels import unpool as kernels
 from ..packing import dense
 from ..pool_specs import unpool_spec
@@ -27,7 +25,7 @@ class MaxUnpool(Op):
         ctx.save(at)
         y = _memory.empty(spec.x_shape if x.ndim == spec.ndim + 2 else spec.x_shape[1:], spec.dtype)
         bad = np.full(kernels.tiles(spec)[0], -1, np.int64)
-        launch(*select("max_unpool.fwd", spec).emit(spec, {"x": dense(x), "y": y, "at": dense(at), "bad": bad}))
+        prepared.run("max_unpool.fwd", spec, {"x": dense(x), "y": y, "at": dense(at), "bad": bad})
         if bad.max(initial=-1) >= 0:
             wrong, pixels = at.ravel()[bad.max()], spec.in_pixels
             raise ValueError(

@@ -143,7 +143,7 @@ class ConvTranspose(Rule):
     """y from (x, w, b or None); spec: the mirrored convolution, whose output has the shape of x."""
 
     @staticmethod
-    def forward(ctx, x, w, b, spec):
+    def forward(ctx, x, w, b, spec, packed=None):
         ctx.save(x, w)
         ctx.spec = spec
         y = output(spec.x_shape, spec, x)

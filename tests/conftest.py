@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("fastconv")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--all-zoo", action="store_true", help="test_onnx_zoo.py: all nine models instead of two")
+    parser.addoption("--large", action="store_true", help="all nine published models, a million nodes")
 
 
 def pytest_collection_modifyitems(items):

@@ -2,7 +2,7 @@
 
 Their files have no weights: every one is a constant of one value, and with those nearly every mistake gives the right
 answer too.  So all weights are drawn anew, with a fixed seed and so that activations neither vanish nor explode.
-Two of the models run by default; `pytest tests/test_onnx_zoo.py --all-zoo` runs all nine.
+Two of the models run by default; `pytest tests/test_onnx_zoo.py --large` runs all nine.
 """
 
 from importlib import import_module
@@ -70,8 +70,8 @@ def test_the_nine_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_zoo(name, request):
-    if name not in DEFAULT and not request.config.getoption("--all-zoo"):
-        pytest.skip("only with --all-zoo: the large ones take seconds each")
+    if name not in DEFAULT and not request.config.getoption("--large"):
+        pytest.skip("only with --large: the large ones take seconds each")
     if find_spec("onnxruntime") is None:
         pytest.skip("onnxruntime is not installed")
     runtime = import_module("onnxruntime")

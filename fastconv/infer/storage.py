@@ -159,6 +159,8 @@ class Storage:
     def _read_later(self, index, output, root, at, members):
         """Whether a value made before, in the same bytes, is still read after this node."""
         size = nbytes(self._types[output])
+        # Nodes come in order: what is read for the last time by now says nothing to later ones either.
+        members[root] = [each for each in members[root] if self._last.get(each[1], -1) > index]
         for offset, name in members[root]:
             overlaps = offset < at + size and at < offset + nbytes(self._types[name])
             if overlaps and name != output and self._index.get(name, -1) < index < self._last.get(name, -1):

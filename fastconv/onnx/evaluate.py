@@ -26,11 +26,12 @@ def run_body(body, feeds, outer=None, wanted=None):
     """[value] of the outputs (or of the names wanted), for {input name: value}."""
     scope = Scope({**body.constants, **feeds}, outer)
     names = [value.name for value in body.outputs] if wanted is None else list(wanted)
+    kept = set(names)
     for index, node in enumerate(body.nodes):
         results = run_node(node, scope)
         scope.values.update((name, r) for name, r in zip(node.outputs, results, strict=False) if name)
         for name in body.last_use.get(index, ()):
-            if name not in names:
+            if name not in kept:
                 scope.values.pop(name, None)
     return [scope[name] if name else None for name in names]
 
@@ -46,6 +47,7 @@ def apply(node, inputs, scope=None):
     entry = lookup(node.op, node.domain)
     if entry is None:
         raise ModelError(f"{node}: there is no such operator")
+    check_dtypes(node, [getattr(a, "dtype", None) for a in inputs])
     try:
         with np.errstate(all="ignore"):
             results = entry.function(node, scope, *inputs) if entry.scope else entry.function(node, *inputs)
@@ -57,6 +59,18 @@ def apply(node, inputs, scope=None):
         raise ModelError(f"{node}: {reason or type(error).__name__}; inputs {given}") from error
     results = results if isinstance(results, tuple) else (results,)
     return tuple(as_value(r) for r in results)
+
+
+NUMPY = frozenset(map(str, map(np.dtype, "?bhilBHILefdFDO")))  # others are left to the functions
+
+
+def check_dtypes(node, dtypes):
+    """ModelError where inputs that must have one dtype have several, or one that the operator doesn't take."""
+    for group, names in node.dtypes:
+        given = {str(dtypes[p]) for p in group if dtypes[p] is not None}
+        if len(given) > 1 or (given - names) & NUMPY:
+            where, wanted = ", ".join(map(str, group)), "one dtype" if len(given) > 1 else f"one of {sorted(names)}"
+            raise ModelError(f"{node}: inputs {where} must have {wanted}, given {', '.join(sorted(given))}")
 
 
 def as_value(value):

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .table import MOST_BYTES, Body, ModelError, Node, Value, lookup
 
 MAX_DEPTH = 20  # of graphs in graphs
+MOST_EXPANDED = 1 << 15  # nodes or KB of functions, as often as they are called: two calls in each of twenty, a million
 OLDEST = 7  # older ones only as far as their operators are those of 6 or 7
 
 
@@ -83,12 +84,63 @@ def _parse(onnx, data, where):
     return proto
 
 
+class _Schema(NamedTuple):
+    """What the standard says of an operator: fewest and most inputs and outputs; the names of inputs that must not be
+    left out, None for others; attributes that must be there; {attribute: kind}; for each input the letter that stands
+    for its type; what each letter may be; whether the last input may be several; {number of inputs: `dtypes` of it}."""
+
+    inputs: tuple
+    outputs: tuple
+    needed: list
+    required: list
+    kinds: dict
+    letters: list
+    kinds_of: dict
+    several: bool
+    known: dict
+
+    @classmethod
+    def of(cls, schema):
+        single = type(schema).FormalParameterOption.Single
+        return cls(
+            (schema.min_input, schema.max_input),
+            (schema.min_output, schema.max_output),
+            [parameter.name if parameter.option == single else None for parameter in schema.inputs],
+            [name for name, attribute in schema.attributes.items() if attribute.required],
+            {name: attribute.type for name, attribute in schema.attributes.items()},
+            [parameter.type_str if parameter.is_homogeneous else None for parameter in schema.inputs],
+            {c.type_param_str: _numpy_names(c.allowed_type_strs) for c in schema.type_constraints},
+            bool(schema.inputs) and schema.inputs[-1].option == type(schema).FormalParameterOption.Variadic,
+            {},
+        )
+
+    def dtypes(self, count):
+        """((positions, names of dtypes), ...) of `count` inputs: those at the positions have one dtype, of these."""
+        if count not in self.known:
+            self.known[count] = self._dtypes(count)
+        return self.known[count]
+
+    def _dtypes(self, count):
+        letters = self.letters + self.letters[-1:] * (count - len(self.letters)) * self.several
+        found = {}
+        for position, letter in enumerate(letters[:count]):
+            found.setdefault(letter, []).append(position)
+        return tuple((tuple(each), self.kinds_of[letter]) for letter, each in found.items() if letter in self.kinds_of)
+
+
+def _numpy_names(types):
+    """Names of dtypes of "tensor(float)" and the like."""
+    names = {"float": "float32", "double": "float64", "string": "object"}
+    inner = (text.removeprefix("tensor(").rstrip(")") for text in types)
+    return frozenset(names.get(name, name) for name in inner)
+
+
 class _Reader:
     """Turns messages into plain objects; collects operators that nobody knows."""
 
     def __init__(self, onnx, proto, folder):
         self._onnx, self._proto, self._folder = onnx, proto, folder
-        self._unknown = []
+        self._unknown, self._expanded, self._schemas = [], 0, {}
         self._functions = {(f.domain, f.name): f for f in proto.functions}
 
     def model(self):
@@ -99,7 +151,7 @@ class _Reader:
         opsets[""] = version
         if not 1 <= version <= newest:
             raise ModelError(f"the model is of opset {version}; wanted {OLDEST} to {newest}")
-        body = self.body(proto.graph, opsets, frozenset(), 0)
+        body = self.body(proto.graph, opsets, (), 0)
         if self._unknown:
             names = sorted(set(self._unknown))
             raise ModelError(f"{len(names)} unsupported operators: {'; '.join(names)}")
@@ -111,7 +163,7 @@ class _Reader:
     # ---- graphs
 
     def body(self, graph, opsets, outer, depth):
-        """A Body; outer: names of the graphs around this one."""
+        """A Body; outer: the names of each graph around this one."""
         if depth > MAX_DEPTH:
             raise ModelError(f"graph {graph.name!r}: graphs are nested deeper than {MAX_DEPTH}")
         constants = {}
@@ -123,9 +175,9 @@ class _Reader:
         outputs = [self.value(info) for info in graph.output]
         known = {*constants, *(value.name for value in inputs)}
         nodes = self._ordered(graph, known, outer)
-        inside = outer | known | {name for node in graph.node for name in node.output}
+        inside = (*outer, known.union(*(node.output for node in nodes)))
         made = [self.node(node, opsets, inside, depth) for node in nodes]
-        absent = [value.name for value in outputs if value.name and value.name not in inside]
+        absent = [value.name for value in outputs if value.name and not _among(value.name, inside)]
         if absent:
             raise ModelError(f"graph {graph.name!r}: no node makes output {', '.join(map(repr, absent))}")
         return finished(Body(made, inputs, outputs, constants, name=graph.name))
@@ -138,9 +190,9 @@ class _Reader:
                 if name in made:
                     raise ModelError(f"node {index} ({node.op_type}) makes {name!r}, which is there already")
                 made.add(name)
-        ready, waiting, readers, order = set(known), {}, {}, []
+        waiting, readers, order = [], {}, []  # waiting: for each node, how many values it reads are not made yet
         for index, node in enumerate(graph.node):
-            needs = {name for name in reads(node) if name not in ready and name not in outer}
+            needs = {name for name in reads(node) if name not in known and not _among(name, outer)}
             strange = [name for name in needs if name not in made]
             missing = [name for name in strange if name in node.input]
             if missing:
@@ -148,7 +200,7 @@ class _Reader:
                     f"node {index} ({node.op_type} {node.name!r}) reads {missing[0]!r}, which nobody makes"
                 )
             needs.difference_update(strange)
-            waiting[index] = needs
+            waiting.append(len(needs))
             for name in needs:
                 readers.setdefault(name, []).append(index)
         free = [index for index in range(len(graph.node)) if not waiting[index]]
@@ -158,7 +210,7 @@ class _Reader:
             order.append(index)
             for name in graph.node[index].output:
                 for reader in readers.get(name, ()):
-                    waiting[reader].discard(name)
+                    waiting[reader] -= 1
                     if not waiting[reader]:
                         free.append(reader)
         if len(order) < len(graph.node):
@@ -189,27 +241,36 @@ class _Reader:
 
     def _check_against_schema(self, node, proto):
         """ModelError where inputs, outputs or attributes are not those of the operator."""
-        try:
-            schema = self._onnx.defs.get_schema(node.op, max(node.opset, 1), node.domain)
-        except self._onnx.defs.SchemaError:
+        schema = self._schema(node.op, max(node.opset, 1), node.domain)
+        if schema is None:
             return  # reported as unknown, or an old one that is evaluated all the same
-        for word, names, fewest, most in (
-            ("inputs", node.inputs, schema.min_input, schema.max_input),
-            ("outputs", node.outputs, schema.min_output, schema.max_output),
+        for word, names, (fewest, most) in (
+            ("inputs", node.inputs, schema.inputs),
+            ("outputs", node.outputs, schema.outputs),
         ):
             if not fewest <= len(names) <= most:
                 raise ModelError(f"{node}: wants {fewest} to {most} {word}, given {len(names)}")
-        single = self._onnx.defs.OpSchema.FormalParameterOption.Single
-        for parameter, name in zip(schema.inputs, node.inputs, strict=False):
-            if name is None and parameter.option == single:
-                raise ModelError(f"{node}: needs the input {parameter.name}")
-        for name, attribute in schema.attributes.items():
-            if attribute.required and name not in node.attrs:
+        for parameter, name in zip(schema.needed, node.inputs, strict=False):
+            if name is None and parameter is not None:
+                raise ModelError(f"{node}: needs the input {parameter}")
+        for name in schema.required:
+            if name not in node.attrs:
                 raise ModelError(f"{node}: needs the attribute {name!r}")
         for a in proto.attribute:
-            wanted = schema.attributes.get(a.name)
-            if wanted is not None and int(wanted.type.value) != a.type:
-                raise ModelError(f"{node}: attribute {a.name!r} must be of kind {wanted.type.name}, given {a.type}")
+            wanted = schema.kinds.get(a.name)
+            if wanted is not None and int(wanted.value) != a.type:
+                raise ModelError(f"{node}: attribute {a.name!r} must be of kind {wanted.name}, given {a.type}")
+        node.dtypes = schema.dtypes(len(node.inputs))
+
+    def _schema(self, *operator):
+        """What the standard says of (op, opset, domain), asked once; None where it says nothing."""
+        if operator not in self._schemas:
+            try:
+                found = self._onnx.defs.get_schema(*operator)
+            except self._onnx.defs.SchemaError:
+                found = None
+            self._schemas[operator] = found and _Schema.of(found)
+        return self._schemas[operator]
 
     def _same_since(self, node):
         """Whether an operator of an old opset is still the same in opset 6."""
@@ -224,7 +285,12 @@ class _Reader:
 
         opsets = {o.domain or "": o.version for o in function.opset_import}
         opsets.setdefault("", max(self._onnx.defs.onnx_opset_version(), 1))
-        return self.body(with_attributes(self._onnx, function, proto), opsets, frozenset(), depth + 1)
+        self._expanded += 8 + len(function.node) + (function.ByteSize() >> 10)
+        if self._expanded > MOST_EXPANDED:
+            raise ModelError(
+                f"function {function.name!r}: all calls together are more than {MOST_EXPANDED} nodes or KB"
+            )
+        return self.body(with_attributes(self._onnx, function, proto), opsets, (), depth + 1)
 
     def _from_schema(self, node, proto, opsets, depth):
         """An operator that the standard defines by others."""
@@ -361,6 +427,11 @@ class _Reader:
         if a.type == kinds.STRINGS:
             return tuple(s.decode("utf-8", "replace") for s in a.strings)
         raise ModelError(f"{where} is of the unsupported kind {a.type}")
+
+
+def _among(name, groups):
+    """Whether a name is in one of several sets."""
+    return any(name in names for names in groups)
 
 
 def reads(node):

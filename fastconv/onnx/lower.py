@@ -9,7 +9,7 @@ import numpy as np
 from ..infer import CompiledNetwork, Graph, OpDef, Type, register
 from ..infer import Node as Step
 from ..infer.ops import infer_types
-from .evaluate import REFUSALS, Scope, apply
+from .evaluate import REFUSALS, Scope, apply, check_dtypes
 from .patterns import fuse
 from .table import Body, ModelError, Node, bounded, lookup
 
@@ -48,16 +48,18 @@ SHAPED_BY = {
 }
 FOLD_BYTES = 1 << 28
 INLINE_DEPTH = 20
+MOST_PLANNED = 20_000  # nodes; more are run one by one: planning them takes longer than anybody waits
 
 
 def network(model):
-    """The CompiledNetwork of a model, or None where a plan can't hold its values: text, sequences, unknown types."""
+    """The CompiledNetwork of a model, or None where a plan can't hold its values (text, sequences, unknown types) or
+    nodes (`MOST_PLANNED`)."""
     values = [*model.inputs, *model.outputs]
     if any(v.kind != "tensor" for v in values) or any(
         v.dtype is None or v.dtype.kind not in "fiub" for v in model.inputs
     ):
         return None
-    if not model.inputs or not _plain(model.body):
+    if not model.inputs or not _plain(model.body) or _count(model.body) > MOST_PLANNED:
         return None
     shapes = {
         v.name: None if v.shape is None else tuple(n if isinstance(n, int) else 1 for n in v.shape)
@@ -66,6 +68,12 @@ def network(model):
     example = {value.name: Type(shapes[value.name], value.dtype) for value in model.inputs}
     memo = {}
     return CompiledNetwork(lambda types: Lowering(model, types, memo).graph(), example)
+
+
+def _count(body):
+    """The number of nodes, those of bodies in bodies too."""
+    inner = (value for node in body.nodes for value in node.attrs.values() if isinstance(value, Body))
+    return len(body.nodes) + sum(map(_count, inner))
 
 
 def _plain(body):
@@ -158,6 +166,7 @@ class Lowering:
         from . import rules_sequence  # noqa: F401  (it adds its own)
         from .rules import RULES
 
+        check_dtypes(node, [None if name is None else self.type(name).dtype for name in inputs])
         if self._folded(node, inputs, outputs, names):
             return
         rule = RULES.get(node.op)

@@ -174,6 +174,8 @@ def pad(node, x, pads=None, value=None, axes=None):
     """More elements at the edges, or fewer where negative."""
     mode = node.get("mode", "constant")
     pairs = padding(node, x.ndim, pads, axes)
+    if any(n + a + b < 0 for n, (a, b) in zip(x.shape, pairs, strict=True)):
+        raise ValueError(f"pads of {pairs} take more than there is of {x.shape}")
     x = x[tuple(slice(max(0, -a), n - max(0, -b)) for n, (a, b) in zip(x.shape, pairs, strict=True))]
     pairs = [(max(a, 0), max(b, 0)) for a, b in pairs]
     bounded([n + a + b for n, (a, b) in zip(x.shape, pairs, strict=True)], x.dtype)

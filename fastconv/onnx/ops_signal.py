@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from .ops_cast import dtype_of
-from .table import op
+from .table import bounded, op
 
 
 def _window(terms):
     def evaluate(node, size):
         count = int(np.asarray(size).reshape(-1)[0])
+        bounded((count,), np.float64)
         length = count if node.get("periodic", 1) else count - 1
         angle = 2 * np.pi * np.arange(count) / max(length, 1)
         y = sum(weight * np.cos(k * angle) for k, weight in enumerate(terms))

@@ -12,6 +12,7 @@ from .ops_convolution import conv_attrs, transpose_pads
 from .ops_pooling import pool_settings
 from .ops_resize import axis_map, sizes_and_scales
 from .ops_shape import axes_of, padding, reshaped, slices, split_sizes
+from .table import bounded
 from .windows import per_axis
 
 RULES = {}
@@ -365,6 +366,7 @@ def pad(low, node, inputs, outputs):
     fill = node.get("value", 0.0) if fill is None else float(np.asarray(fill).reshape(-1)[0])
     if not low.is_real(inputs[0]) or node.get("mode", "constant") != "constant" or min(map(min, pairs)) < 0:
         return False
+    bounded([n + a + b for n, (a, b) in zip(shape, pairs, strict=True)], np.float64)
     attrs = {"pads": tuple(pairs), "mode": "constant", "fill": fill}
     return low.add("pad", inputs[:1], outputs, attrs, node)
 

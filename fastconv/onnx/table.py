@@ -29,7 +29,7 @@ class Value(NamedTuple):
     kind: str = "tensor"
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Node:
     """One operator of a model.  inputs: names, None where an optional one is not there; opset: of its domain."""
 
@@ -40,6 +40,7 @@ class Node:
     name: str = ""
     opset: int = 0
     domain: str = ""
+    dtypes: tuple = ()  # ((positions, names of dtypes), ...): inputs that must have one dtype, of these
 
     def get(self, name, default=None):
         """The attribute, or the default."""
@@ -50,7 +51,7 @@ class Node:
         return f"{kind} {self.name!r}" if self.name else f"{kind} (makes {', '.join(filter(None, self.outputs))!r})"
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Body:
     """A graph of a model, or of an `If` or `Loop` inside it: nodes in running order and what they start from.
 

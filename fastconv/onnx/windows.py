@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .table import bounded
+
 
 def explicit_pads(node, sizes, kernel, stride, dilation):
     """((before, after), ...) for each spatial axis, whatever way the node says it."""
@@ -47,6 +49,7 @@ def windows(x, fill, out, kernel, stride, dilation, pairs):
     extra = []
     for size, o, k, s, d, (before, _) in zip(x.shape[2:], out, kernel, stride, dilation, pairs, strict=True):
         extra.append((before, max(0, (o - 1) * s + d * (k - 1) + 1 - size - before)))
+    bounded((*x.shape[:2], *(n + a + b for n, (a, b) in zip(x.shape[2:], extra, strict=True))), x.dtype)
     padded = np.pad(x, [(0, 0), (0, 0), *extra], constant_values=fill)
     ndim = len(out)
     spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))

@@ -26,10 +26,10 @@ def run(graph, derived):
 
 def _join(graph, derived, types):
     """Chains become one affine operation."""
+    readers, gone = graph.consumers(), set()
     for node in list(graph.nodes):
-        if node not in graph.nodes or _operands(graph, node, types) is None:
+        if id(node) in gone or _operands(graph, node, types) is None:
             continue
-        readers = graph.consumers()
         chain = [node]
         while True:
             follower = only_reader(graph, chain[-1].outputs[0], readers)
@@ -39,6 +39,8 @@ def _join(graph, derived, types):
             chain.append(follower)
         if len(chain) > 1:
             _replace(graph, derived, types, chain)
+            gone.update(map(id, chain))
+            readers = graph.consumers()
 
 
 def _operands(graph, node, types) -> Any:

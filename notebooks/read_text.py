@@ -1,4 +1,4 @@
-"""Read the text in a photograph: where it is, what it says, and both drawn into the picture.
+"""Read the text in a photograph: where it is, what it says, and both drawn.
 
     pip install "fastconv[onnx]" pillow
     pip download --no-deps rapidocr-onnxruntime==1.4.4 && unzip -j rapidocr_onnxruntime-1.4.4-*.whl '*.onnx'
@@ -14,7 +14,7 @@ import logging
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 import fastconv as fc
 
@@ -80,13 +80,18 @@ def read(picture, detector, recogniser):
 
 
 def draw(picture, found):
-    """The picture with a box around every line and what it says above it."""
-    drawn = picture.copy()
+    """The picture with a box around every line and, on a sheet to its right, what each says in its place."""
+    drawn = Image.new("RGB", (2 * picture.width, picture.height), "white")
+    drawn.paste(picture, (0, 0))
     pen = ImageDraw.Draw(drawn)
-    for box, text, _ in found:
-        pen.rectangle(box, outline=(220, 30, 30), width=2)
+    for (left, top, right, bottom), text, _ in found:
         shown = text.encode("latin-1", "replace").decode("latin-1")  # what the built-in font has
-        pen.text((box[0], max(0, box[1] - 11)), shown, fill=(30, 60, 220))
+        size = 4 * (bottom - top) // 5  # so that what sticks out below and above stays in the box
+        while size > 6 and pen.textlength(shown, ImageFont.load_default(size)) > right - left:
+            size -= 1
+        pen.rectangle((left, top, right, bottom), outline=(220, 30, 30), width=2)
+        at = picture.width + left, (top + bottom) / 2
+        pen.text(at, shown, fill=(30, 60, 220), font=ImageFont.load_default(size), anchor="lm")
     return drawn
 
 

@@ -22,7 +22,7 @@ def array_at(address, size, kind):
     dtype = np.dtype(kind)
     if size == 0:
         return np.empty(0, dtype)
-    return np.frombuffer((ctypes.c_char * (size * dtype.itemsize)).from_address(address), dtype)
+    return np.frombuffer((ctypes.c_char * (int(size) * dtype.itemsize)).from_address(int(address)), dtype)
 
 
 def _take(x, index, count=LANES):

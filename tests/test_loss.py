@@ -160,3 +160,14 @@ def test_bad_differences():
     with warnings.catch_warnings(), pytest.raises(ValueError):
         warnings.simplefilter("ignore")
         F.mse_loss(x, np.ones(4))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mean_over_nothing_has_gradient_zero(smoothing):
+    """As in torch: the loss itself is NaN."""
+    x = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    with np.errstate(invalid="ignore"):
+        loss = F.cross_entropy(x, np.array([1, 1]), ignore_index=1, label_smoothing=smoothing)
+    loss.backward()
+    assert np.isnan(float(loss))
+    np.testing.assert_array_equal(x.grad, np.zeros((2, 3), np.float32))

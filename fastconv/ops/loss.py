@@ -140,10 +140,11 @@ def _reduced(loss, reduction, w):
 
 
 def _spread(g, reduction, w):
-    """The gradient of each position's loss, (N, L)."""
+    """The gradient of each position's loss, (N, L); where all are ignored the mean is NaN and its gradient 0."""
     if reduction == "none":
         return g
-    scale = 1 / w.sum() if reduction == "mean" else w.dtype.type(1)
+    total = w.sum() if reduction == "mean" else w.dtype.type(1)
+    scale = np.where(total == 0, 0, 1 / np.where(total == 0, 1, total)).astype(w.dtype)
     return g * np.broadcast_to(scale, w.shape)
 
 

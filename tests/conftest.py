@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("fastconv")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--large", action="store_true", help="all nine published models, a million nodes")
+    parser.addoption("--large", action="store_true", help="all nine published classifiers, a million nodes")
     parser.addoption("--onnx-models", metavar="FOLDER", help="published models to test with, at any depth in FOLDER")
 
 

@@ -9,6 +9,8 @@ import pytest
 if find_spec("onnx") is None:
     pytest.skip("the onnx package is not installed", allow_module_level=True)
 
+import onnx
+
 import fastconv as fc
 import fastconv.functional as F
 from fastconv.models import get_model
@@ -35,6 +37,7 @@ def agrees(model, *inputs, opset=20):
     proto = to_proto(model, inputs, opset)
     with fc.no_grad():
         wanted = model(*(fc.Tensor(x) for x in inputs))
+    wanted = tuple(wanted.values()) if isinstance(wanted, dict) else wanted
     wanted = [w.numpy() for w in (wanted if isinstance(wanted, tuple) else (wanted,))]
     feeds = {info.name: x for info, x in zip(proto.graph.input, inputs, strict=True)}
     for run in sessions(proto):
@@ -103,10 +106,25 @@ def test_older_opset_and_other_ranks():
     agrees(lambda x: F.avg_pool3d(F.conv3d(x, array(3, 2, 2, 2, 2)), 2), array(1, 2, 5, 6, 7))
 
 
+def calibrated(model, shape):
+    """The network in evaluation, with the statistics of a batch: else images vanish on their way, and biases remain."""
+    for module in model.modules():
+        if hasattr(module, "running_var"):
+            module.momentum = 1.0
+    with fc.no_grad():
+        model.train()(fc.Tensor(array(2, *shape, seed=1)))
+    return model.eval()
+
+
 @pytest.mark.parametrize("name, shape", [("lenet5", (1, 32, 32)), ("shufflenet_v2_x0_5", (3, 64, 64))])
 def test_networks(name, shape):
-    proto = agrees(get_model(name).eval(), array(1, *shape))
+    model = calibrated(get_model(name), shape)
+    proto = agrees(model, array(1, *shape))
+    onnx.checker.check_model(proto)
     assert "output" in proto.graph.output[0].name and any("weight" in w.name for w in proto.graph.initializer)
+    first, second = (model(fc.Tensor(array(1, *shape, seed=seed))) for seed in (0, 3))
+    first, second = first.detach().numpy(), second.detach().numpy()
+    assert np.abs(first - second).max() > 2e-3 * np.abs(first).max(), "the image says nothing"
 
 
 def test_compiled_networks_and_files(tmp_path):

@@ -6,6 +6,7 @@ a smoke test.
 
 import ctypes
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,8 @@ def array_at(address, size, kind):
     dtype = np.dtype(kind)
     if size == 0:
         return np.empty(0, dtype)
-    return np.frombuffer((ctypes.c_char * (int(size) * dtype.itemsize)).from_address(int(address)), dtype)
+    memory: Any = (ctypes.c_char * (int(size) * dtype.itemsize)).from_address(int(address))
+    return np.frombuffer(memory, dtype)
 
 
 def _take(x, index, count=LANES):

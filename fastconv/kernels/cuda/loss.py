@@ -90,7 +90,7 @@ def make_reduced(dtype):
 
     @kernel(f"parts:float64 out:{dtype} factor:{dtype} count mean")
     def reduced_loss(parts, out, factor, count, mean):
-        """One thread.  A mean of nothing is NaN."""
+        """One thread.  A mean of nothing is NaN, its gradient 0."""
         total, weights = 0.0, 0.0
         for i in range(count):
             total += parts[2 * i]
@@ -100,7 +100,7 @@ def make_reduced(dtype):
                 weights = 1.0
             if weights == 0.0:
                 out[0] = REAL(np.nan)
-                factor[0] = REAL(np.inf)
+                factor[0] = REAL(0)
             else:
                 out[0] = total / weights
                 factor[0] = 1.0 / weights

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastconv as fc
 import fastconv.functional as F
 
 from .check_op import check_op
@@ -41,3 +42,19 @@ def test_bad_input():
         F.linear(x, w.astype(np.float32))
     with pytest.raises(TypeError, match="int64"):
         F.linear(np.ones((2, 5), np.int64), w)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_bits_alone_and_in_any_batch(dtype):
+    rng, before = np.random.default_rng(0), fc.batch_invariant()
+    fc.batch_invariant(True)
+    try:
+        for features, outputs in ((64, 10), (37, 130), (512, 33)):
+            x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((37, features), (outputs, features), (outputs,)))
+            together = F.linear(x, w, b)
+            np.testing.assert_allclose(together, x @ w.T + b, rtol=1e-4, atol=1e-4)
+            for rows in (slice(0, 1), slice(3, 5), slice(5, 22)):
+                np.testing.assert_array_equal(F.linear(x[rows], w, b), together[rows])
+        assert F.linear(x[:0], w, b).shape == (0, outputs)
+    finally:
+        fc.batch_invariant(before)

@@ -2,9 +2,11 @@
 
 import math
 
+from .. import _config
 from ..autograd import sum_to
 from ..autograd.op import ArrayOp
 from .checks import floating, same_dtype
+from .conv import conv2d
 from .matmul import ProductNN, ProductNT, ProductTN
 
 
@@ -16,7 +18,9 @@ class Linear(ArrayOp):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save(x if ctx.needs[1] else None, weight if ctx.needs[0] else None)
-        out = ProductNT.apply(x, weight)
+        # a product may sum in another order for another number of rows, a convolution of one pixel an image does not
+        alone = _config.batch_invariant() and 0 not in (*x.shape, len(weight))
+        out = conv2d(x[..., None, None], weight[..., None, None])[..., 0, 0] if alone else ProductNT.apply(x, weight)
         if bias is not None:
             out += bias
         return out

@@ -4,7 +4,7 @@ convolution or linear layer before it; where there is none they become one affin
 
 import numpy as np
 
-from .rewrite import add_constant, constant, only_reader, take_over, times
+from .rewrite import add_constant, constant, fixed_weights, take_over, times
 
 _CHANNEL_AXIS = {"conv": 0, "linear": 0, "conv_transpose": 1}
 
@@ -54,13 +54,7 @@ def _unit(scale):
 def _refusal(graph, node, producer, readers):
     if producer is None or producer.op not in _CHANNEL_AXIS:
         return f"follows {producer.op if producer else 'an input'}, which has no weights"
-    if only_reader(graph, node.inputs[0], readers) is not node:
-        return f"{producer.name or producer.op} is read by others too"
-    if any(constant(graph, name) is None for name in producer.inputs[1:] if name is not None):
-        return f"the weights of {producer.name or producer.op} are not constant"
-    if len(producer.inputs) > 3 or producer.attrs.get("low") is not None or producer.attrs.get("high") is not None:
-        return f"{producer.name or producer.op} does more than multiply"
-    return None
+    return fixed_weights(graph, node, producer, readers)
 
 
 def scale_and_shift(mean, var, weight, bias, eps):

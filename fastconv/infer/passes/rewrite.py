@@ -61,6 +61,18 @@ def only_reader(graph, name, readers):
     return found[0] if len(found) == 1 and name not in graph.outputs else None
 
 
+def fixed_weights(graph, node, producer, readers):
+    """Why the weights of a layer cannot take in what its reader `node` does, or None."""
+    name = producer.name or producer.op
+    if only_reader(graph, producer.outputs[0], readers) is not node:
+        return f"{name} is read by others too"
+    if any(constant(graph, weights) is None for weights in producer.inputs[1:] if weights is not None):
+        return f"the weights of {name} are not constant"
+    if len(producer.inputs) > 3 or producer.attrs.get("low") is not None or producer.attrs.get("high") is not None:
+        return f"{name} does more than multiply"
+    return None
+
+
 def add_constant(graph, stem, array):
     """The name of a new constant."""
     name = graph.fresh(stem)

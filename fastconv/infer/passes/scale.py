@@ -3,7 +3,7 @@ weights and bias."""
 
 import numpy as np
 
-from .rewrite import add_constant, constant, only_reader, take_over, times
+from .rewrite import add_constant, constant, fixed_weights, take_over, times
 
 _PRODUCERS = {"conv", "linear"}
 
@@ -16,7 +16,7 @@ def run(graph, derived):
         if found is None:
             continue
         producer, values = found
-        refusal = _refusal(graph, node, producer, readers)
+        refusal = fixed_weights(graph, node, producer, readers)
         if refusal is not None:
             node.notes.append(f"not folded: {refusal}")
             continue
@@ -44,16 +44,6 @@ def _operands(graph, node, producers, types):
         column = (1,) * (rank - values.ndim) + values.shape
         if values.size == 1 or (column[axis] == values.size == types[x].shape[axis]):
             return producer, values
-    return None
-
-
-def _refusal(graph, node, producer, readers):
-    if only_reader(graph, producer.outputs[0], readers) is not node:
-        return f"{producer.name or producer.op} is read by others too"
-    if any(constant(graph, name) is None for name in producer.inputs[1:] if name is not None):
-        return f"the weights of {producer.name or producer.op} are not constant"
-    if len(producer.inputs) > 3 or producer.attrs.get("low") is not None or producer.attrs.get("high") is not None:
-        return f"{producer.name or producer.op} does more than multiply"
     return None
 
 

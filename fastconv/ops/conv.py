@@ -36,6 +36,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     products,
     residues,
     small_maps,
+    spread_weights,
     winograd,
     winograd_weights,
 )

@@ -17,8 +17,21 @@ import numpy as np
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row, Temporary
-from ..simd import add_part, array_at, fields, isa, lanes, load_vector, store_part, store_tile, store_vector
-from ..simd import load_window, transpose_block, zero_tile, zero_vector
+from ..simd import (
+    add_part,
+    array_at,
+    fields,
+    isa,
+    lanes,
+    load_vector,
+    load_window,
+    store_part,
+    store_tile,
+    store_vector,
+    transpose_block,
+    zero_tile,
+    zero_vector,
+)
 from ..simd_spread import spread_fma_loop
 from .gathers import NANOSECONDS_PER_FLOP, split
 from .phases import FRAME_NANOSECONDS

@@ -34,6 +34,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     merged,
     pointwise,
     products,
+    regions,
     residues,
     small_maps,
     spread_weights,

@@ -34,8 +34,10 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     merged,
     pointwise,
     products,
+    regions,
     residues,
     small_maps,
+    spread_weights,
     winograd,
     winograd_weights,
 )

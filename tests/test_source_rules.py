@@ -62,7 +62,7 @@ ARROWS = {
     "simd_vector": {"_config", "simd_place"},
     "simd_math": {"simd_formulas", "simd_place", "simd_vector"},
     "simd_isa": {"_config"},
-    "simd_permute": {"_config", "simd_isa", "simd_place", "simd_window"},
+    "simd_permute": {"_config", "simd_isa", "simd_place", "simd_window", "simd_winograd"},
     "simd_window": {"_config", "simd_place"},
     "simd_winograd": {"_config", "simd_place", "simd_python_winograd"},
     "simd_winograd_backward": {"simd_place", "simd_python_winograd", "simd_winograd"},

@@ -34,6 +34,8 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     merged,
     pointwise,
     products,
+    regions,
+    residue_winograd,
     residues,
     small_maps,
     winograd,

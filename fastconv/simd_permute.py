@@ -94,7 +94,7 @@ def winograd_picked_weights(typing, w, wi, places, u, ui, plane, FH, FW, SPAN):
     if sizes is None:
         return None
     (height, width, span), vec = sizes, _vec_of(w)
-    (alpha, _, rows), (beta, _, columns) = winograd_sizes(height), winograd_sizes(width)
+    (_, _, rows), (beta, _, columns) = winograd_sizes(height), winograd_sizes(width)
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, w, *args[0:2]), Place(context, b, u, *args[3:5])
@@ -107,8 +107,8 @@ def winograd_picked_weights(typing, w, wi, places, u, ui, plane, FH, FW, SPAN):
             else:
                 taps.append(source.load(b.sext(b.extract_element(place, _i32(0)), _i64)))
         lines = [_weight_line(b, vec, taps[j::columns], height) for j in range(columns)]
-        for i in range(alpha):
-            for j, value in enumerate(_weight_line(b, vec, [line[i] for line in lines], width)):
+        for i, row in enumerate(zip(*lines, strict=True)):
+            for j, value in enumerate(_weight_line(b, vec, list(row), width)):
                 target.store(value, b.mul(args[5], _i64(beta * i + j)))
         return context.get_dummy_value()
 

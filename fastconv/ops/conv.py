@@ -38,6 +38,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     residue_winograd,
     residues,
     small_maps,
+    spread_weights,
     winograd,
     winograd_weights,
 )

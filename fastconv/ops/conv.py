@@ -37,6 +37,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     regions,
     residues,
     small_maps,
+    spread_weights,
     winograd,
     winograd_weights,
 )

@@ -14,8 +14,8 @@ from .simd_place import _call
 
 PIECES, DEGREE = 32, 4
 FAR = 14.6  # from here on P(-a) is 0 in float32
-# e^(-z/2) for |z| <= ln 2 (Chebyshev interpolation computed in 40 digits), and twice ln 2 in two parts, the first of few
-# bits so that n times it is exact
+# e^(-z/2) for |z| <= ln 2 (Chebyshev interpolation computed in 40 digits), and twice ln 2 in two parts, the first of
+# few bits so that n times it is exact
 _EXP = (1.0, -0.5, 0.125, -0.02083322, 0.0026041595, -0.00026135103, 2.1759766e-05)
 _TWICE_LN2 = 2 * 0.693359375, 2 * -2.12194440054690583e-4
 

@@ -19,9 +19,6 @@ from .window import SIZES, fill_row, max_row, rows_per_tile, sizes
 
 _COLUMNS = {"first": "i8", "end": "i8"}  # of the window of each output column
 RowsBlock = Block("AdaptivePoolRows", {"x": None, "y": None, "scratch": None, **_COLUMNS}, numbers=f"{SIZES} rows part")
-IndexRowsBlock = Block(
-    "AdaptivePoolIndexRows", {"x": None, "y": None, "at": "i8", **_COLUMNS}, numbers=f"{SIZES} rows part"
-)
 
 # 1 / pixels of a window is its row's share times its column's; spans: of each window row (first, end) depth and row
 _SHARES = {"shares": None, "column_shares": None, "spans": "i8"}
@@ -159,14 +156,15 @@ def make_adaptive_maximum(dtype):
 
 
 @lru_cache
-def make_adaptive_argmax(dtype):
-    KIND = np.dtype(dtype).str[1:]
+def make_adaptive_argmax(dtype, at):
+    KIND, AT = np.dtype(dtype).str[1:], np.dtype(at).str[1:]
+    block_type = Block(f"AdaptivePoolIndexRows{AT}", {"x": None, "y": None, "at": AT, **_COLUMNS}, f"{SIZES} rows part")
 
-    @tile_body(IndexRowsBlock, dtype)
+    @tile_body(block_type, dtype)
     def adaptive_max_pool_fwd_indices(block, tile, worker):
         """y[r, j] and its position in the plane.  Tile: `part` output rows."""
         a = fields(block)
-        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i8")
+        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, AT)
         first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             pixels = a.id * a.ih * a.iw
@@ -392,7 +390,7 @@ class AdaptiveIndices(_Adaptive):
     def emit(spec, buffers):
         rows = spec.planes * spec.od * spec.oh
         work = 20 + 1.0 * spec.in_pixels / max(spec.od * spec.oh, 1)
-        return _rows(spec, make_adaptive_argmax(spec.dtype), buffers, rows, work, 0)
+        return _rows(spec, make_adaptive_argmax(spec.dtype, spec.at), buffers, rows, work, 0)
 
 
 @implements("adaptive_max_pool.bwd", rank=90)

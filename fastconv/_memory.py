@@ -104,8 +104,8 @@ def empty(shape, dtype):
     with _lock:
         raw = _take(size) if size in _free else None
     if raw is None:
-        raw = (ctypes.c_char * size).from_buffer(_aligned(size))
-    return np.ndarray(shape, dtype, _Lease(size, _BYTES, raw))
+        raw = (ctypes.c_char * size).from_buffer(_aligned(size))  # pyright: ignore[reportArgumentType]
+    return np.ndarray(shape, dtype, _Lease(size, _BYTES, raw))  # pyright: ignore[reportArgumentType]
 
 
 def zeros(shape, dtype):

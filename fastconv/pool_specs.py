@@ -162,6 +162,7 @@ class AdaptiveSpec(_Window):
             count_include_pad=True,
             divisor=0,
             indices=self.indices,
+            at=self.at,
             dtype=self.dtype,
             ndim=self.ndim,
         )

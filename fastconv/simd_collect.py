@@ -55,7 +55,7 @@ class _Windows:
     def positions(self, at, start, q):
         """The positions of those windows, 32 bits of them; -1 where there is none.  at: type and data of an array."""
         index = self.b.add(start, self.b.sub(self.first, _i64(q)))
-        return load_positions(self.b, self.vec, *at, index, self.masks[q])
+        return load_positions(self.b, self.vec, at[0], at[1], index, self.masks[q])
 
 
 class _Strip:

@@ -190,7 +190,7 @@ def make_adaptive_argmax(dtype, at):
 
 
 @lru_cache(maxsize=256)
-def _columns(size, out):
+def columns_of(size, out):
     """The first column of each window and the one behind its last, read-only."""
     first = np.array([j * size // out for j in range(out)], np.int64)
     end = np.array([-(-(j + 1) * size // out) for j in range(out)], np.int64)
@@ -200,7 +200,7 @@ def _columns(size, out):
 
 def _rows(spec, body, buffers, rows, row_work, scratch):
     part = rows_per_tile(rows, row_work)
-    values = {**buffers, **_columns(spec.iw, spec.ow), **sizes(spec), "rows": rows, "part": part}
+    values = {**buffers, **columns_of(spec.iw, spec.ow), **sizes(spec), "rows": rows, "part": part}
     return [Row(body, -(-rows // part), values, rows * row_work, scratch)]
 
 
@@ -251,7 +251,7 @@ class EvenMaximum(_Even):
 @lru_cache(maxsize=256)
 def mean_tables(spec):
     """The numbers and the read-only tables of a mean and its gradient."""
-    ends = [_columns(*pair) for pair in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow))]
+    ends = [columns_of(*pair) for pair in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow))]
     depth, rows, columns = (1 / (table["end"] - table["first"]) for table in ends)
     pairs = [np.stack([table["first"], table["end"]], 1) for table in ends[:2]]
     spans = np.concatenate([np.repeat(pairs[0], spec.oh, 0), np.tile(pairs[1], (spec.od, 1))], 1)
@@ -279,7 +279,7 @@ def _picked(spec, transposed):
     """The tables of the mean, or of its gradient, as one small matrix per axis."""
     axes = []
     for size, out in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow)):
-        columns = _columns(size, out)
+        columns = columns_of(size, out)
         counts = columns["end"] - columns["first"]
         taps = np.arange(counts.max(initial=1))
         at = np.minimum(columns["first"][:, None] + taps, size - 1)

@@ -14,6 +14,7 @@ from .._device import DeviceArray, adopt
 from ..autograd.op import Op, Variable
 from ..kernels import (  # noqa: F401  (they register their implementations)
     adaptive_columns,
+    adaptive_lines,
     adaptive_pool,
     average_pool,
     global_pool,

@@ -53,6 +53,17 @@ def fma_run(acc, a, ai, a_m, a_step, b, bi, b_step, p, pi, p_step, count, mr, nr
     return acc
 
 
+def spread_fma_loop(acc, a, ai, rows, ri, b, bi, b_step, steps, first, count, height, width, nr):
+    acc = list(acc)
+    for k in range(count):
+        columns = [_take(b, bi + k * b_step + n * LANES) for n in range(nr)]
+        for i in range(height * width):
+            value = a[ai + rows[ri + i // width] + steps[first + k] + i % width]
+            for n, column in enumerate(columns):
+                acc[i * nr + n] = acc[i * nr + n] + value * column
+    return tuple(acc)
+
+
 def prefetch_tile(c, ci, c_m, mr, nr):
     """Nothing to see: a hint to the processor."""
 

@@ -7,7 +7,7 @@ import fastconv.functional as F
 from fastconv import _config
 from fastconv._registry import select
 from fastconv.driver import launch
-from fastconv.kernels.dot import ConvForward
+from fastconv.kernels.dot import ConvForward, streamed
 from fastconv.specs import Epilogue, conv_spec
 
 
@@ -21,6 +21,7 @@ CASES = [  # images, input channels, output channels, kernel, groups
     (3, 6, 9, (3, 5), 1),
     (2, 12, 8, (2, 2), 4),
     (1, 33, 1, (1, 1), 1),
+    (2, 64, 24, (1, 1), 1),
 ]
 
 
@@ -32,9 +33,19 @@ def test_products(n, ic, oc, kernel, groups):
     by_group = x.reshape(n, groups, -1), w.reshape(groups, oc // groups, -1)
     product = np.einsum("ngi,goi->ngo", *(a.astype("float64") for a in by_group)).reshape(n, oc)
     wanted = np.clip(product + b + y[..., 0, 0], -1.0, 2.0)
-    launch(*ConvForward.emit(spec, {"x": x, "w": w, "b": b, "y": y, "epilogue": Epilogue(-1.0, 2.0, True)}))
-    np.testing.assert_allclose(y[..., 0, 0], wanted, rtol=1e-5, atol=1e-5)
+    for packed in ({}, {"packed": streamed(w, groups)}):
+        buffers = {"x": x, "w": w, "b": b, "y": y.copy(), "epilogue": Epilogue(-1.0, 2.0, True)} | packed
+        launch(*ConvForward.emit(spec, buffers))
+        np.testing.assert_allclose(buffers["y"][..., 0, 0], wanted, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(F.conv2d(x, w, groups=groups)[..., 0, 0], product, rtol=1e-5, atol=1e-5)
+
+
+def test_only_many_weights_are_packed():
+    """Those that fit the caches are read as they lie."""
+    for rows, wanted in ((1000, False), (1100, True)):
+        x, w = arrays((1, 1000, 1, 1), (rows, 1000, 1, 1))
+        spec = conv_spec("conv2d", 2, x.shape, w.shape, None, 1, 0, 1, 1, "float32")
+        assert (ConvForward.pack(spec, w) is not None) == wanted
 
 
 def test_an_image_gives_the_same_bits_in_any_batch(monkeypatch):

@@ -38,7 +38,10 @@ def test_shapes(impl, case):
 
 def test_rows_of_the_output_shorter_than_those_of_the_image():
     for length in (5, 16, 17, 20, 33, 40):
-        check(ConvForward, conv_case((4, length), (2, 4), icg=3, ocg=9, n=2))
+        case = conv_case((4, length), (2, 4), icg=3, ocg=9, n=2)
+        check(ConvForward, case)
+        check(ConvBackwardData, case)
+        check_threads(ConvBackwardData, case)
 
 
 def test_values_that_are_no_numbers_stay_in_their_windows():

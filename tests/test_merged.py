@@ -42,7 +42,7 @@ def test_packed_weights():
 def test_what_it_is_for(impl):
     """Small maps of a batch, not single images, and none where an image must not depend on its batch."""
     for size in ((3, 3), (6, 6)):
-        assert select(impl.operation, conv_case(size, icg=96, ocg=96, n=8).spec("float32")) is impl
+        assert select(impl.operation, conv_case(size, icg=96, ocg=576, n=8).spec("float32")) is impl
     refused = [
         (conv_case((6, 6), icg=96, ocg=96), "several images"),
         (conv_case((6, 6), stride=2, icg=96, ocg=96, n=2), "stride 1"),

@@ -1,8 +1,8 @@
 """Convolution where the kernel covers the whole image, and fully connected layers: rows of weights times an image.
 
 y[n, o] = bias[o] + sum over i of w[o, i] x[n, i], i over the channels and pixels of o's group.  Every weight is used
-once for each image, so the time is that of reading them: as they lie, four rows side by side, from memory once for all
-images.
+once for each image, so the time is that of reading them, from memory once for all images: as they lie, four rows side
+by side, or, where they are too many for the caches, packed into one stream: eight rows, a vector of each in turn.
 """
 
 from functools import cache
@@ -102,6 +102,70 @@ def make_dot(dtype):
     return conv_fwd_dot
 
 
+HEIGHT = 8  # rows that are read together, as packed
+
+
+@cache
+def make_packed_dot(dtype):
+    KIND, FLOAT, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).type, lanes(dtype)
+
+    @helper
+    def eight_rows(x, xi, w, wi, n):
+        zero = splat_vector(x, FLOAT(0))
+        a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+        for i in range(0, n, LANES):
+            v = load_vector(x, xi + i) if i + LANES <= n else load_window(x, xi + i, 1, 0, n - i, 1)
+            a = fma_vector(load_vector(w, wi), v, a)
+            b = fma_vector(load_vector(w, wi + LANES), v, b)
+            c = fma_vector(load_vector(w, wi + 2 * LANES), v, c)
+            d = fma_vector(load_vector(w, wi + 3 * LANES), v, d)
+            e = fma_vector(load_vector(w, wi + 4 * LANES), v, e)
+            f = fma_vector(load_vector(w, wi + 5 * LANES), v, f)
+            g = fma_vector(load_vector(w, wi + 6 * LANES), v, g)
+            h = fma_vector(load_vector(w, wi + 7 * LANES), v, h)
+            wi += 8 * LANES
+        first = sum_vector(a), sum_vector(b), sum_vector(c), sum_vector(d)
+        return first, (sum_vector(e), sum_vector(f), sum_vector(g), sum_vector(h))
+
+    @tile_body(DotBlock, dtype)
+    def conv_fwd_dot_packed(block, tile, worker):
+        """Tile: (group, part of its strips of eight output channels), for all images."""
+        a = fields(block)
+        x, w = array_at(a.x, a.x_size, KIND), array_at(a.w, a.w_size, KIND)
+        y, bias = array_at(a.y, a.y_size, KIND), array_at(a.bias, a.bias_size, KIND)
+        low, high, n = FLOAT(a.low), FLOAT(a.high), a.terms
+        group, part = tile // a.parts, tile % a.parts
+        strips = (a.rows + HEIGHT - 1) // HEIGHT
+        each = (n + LANES - 1) // LANES * LANES * HEIGHT
+        for strip in range(strips * part // a.parts, strips * (part + 1) // a.parts):
+            o = group * a.rows + strip * HEIGHT
+            count = min(HEIGHT, a.rows - strip * HEIGHT)
+            for image in range(a.images):
+                xi, at = (image * a.groups + group) * n, image * a.groups * a.rows + o
+                first, second = eight_rows(x, xi, w, (group * strips + strip) * each, n)
+                for i in range(min(4, count)):
+                    finish(first[i], y, at + i, bias, o + i, a.accumulate, low, high)
+                for i in range(4, count):
+                    finish(second[i - 4], y, at + i, bias, o + i, a.accumulate, low, high)
+
+    return conv_fwd_dot_packed
+
+
+def streamed(weight, groups):
+    """Weights (oc, ...) as (groups, strips, vectors, HEIGHT, LANES), zeros behind the last row and term."""
+    LANES, matrix = lanes(weight.dtype.name), weight.reshape(groups, len(weight) // groups, -1)
+    strips, vectors = split(matrix.shape[1], HEIGHT), split(matrix.shape[2], LANES)
+    packed = np.zeros((groups, strips, vectors, HEIGHT, LANES), weight.dtype)
+    for strip in range(strips):
+        rows = matrix[:, strip * HEIGHT : (strip + 1) * HEIGHT]
+        whole = matrix.shape[2] // LANES * LANES
+        shape = groups, rows.shape[1], -1, LANES
+        packed[:, strip, : whole // LANES, : rows.shape[1]] = rows[..., :whole].reshape(shape).transpose(0, 2, 1, 3)
+        packed[:, strip, -1, : rows.shape[1], : matrix.shape[2] - whole] = rows[..., whole:]
+    return packed
+
+
+CACHED = 1 << 22  # bytes of weights that may well be in a cache when they are wanted again
 PART_BYTES = 1 << 18  # of weights that a tile reads
 
 
@@ -125,14 +189,21 @@ class ConvForward(Impl):
         return spec.flops() * NANOSECONDS_PER_FLOP * 1.3 + 10 * spec.oc * spec.n
 
     @staticmethod
+    def pack(spec, weight):
+        return streamed(weight, spec.g) if weight.nbytes >= CACHED else None
+
+    @staticmethod
     def emit(spec, buffers):
         bias, epilogue = buffers.get("b"), buffers.get("epilogue", NO_EPILOGUE)
         bias = zeros(spec.oc, spec.dtype) if bias is None else bias
         terms = spec.icg * spec.taps
         nbytes = spec.ocg * terms * np.dtype(spec.dtype).itemsize
-        parts = max(1, min(split(nbytes, PART_BYTES), split(spec.ocg, 4)))
+        parts = max(1, min(split(nbytes, PART_BYTES), split(spec.ocg, HEIGHT)))
         numbers = {"images": spec.n, "groups": spec.g, "rows": spec.ocg, "terms": terms, "parts": parts}
         values = {"x": buffers["x"], "w": buffers["w"], "bias": bias, "y": buffers["y"], **numbers}
         values |= {"low": epilogue.low, "high": epilogue.high, "accumulate": int(epilogue.accumulate)}
         work = spec.g * nbytes / BYTES_PER_NANOSECOND * (1 + 0.3 * spec.n)
-        return (Row(make_dot(spec.dtype), spec.g * parts, values, work),)
+        packed = buffers.get("packed")
+        if packed is None:
+            return (Row(make_dot(spec.dtype), spec.g * parts, values, work),)
+        return (Row(make_packed_dot(spec.dtype), spec.g * parts, {**values, "w": packed}, work),)

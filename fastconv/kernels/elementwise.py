@@ -22,8 +22,8 @@ PART = 16384  # values of a tile: 64 KB, a few microseconds
 _MEMORY = 0.3
 _COST = {
     **dict.fromkeys(("elu", "selu", "sigmoid", "silu", "gelu_tanh", "mish", "exp", "log"), 0.3),
-    **dict.fromkeys(("tanh", "softplus"), 0.4),
-    **dict.fromkeys(("gelu", "erf"), 0.8),
+    **dict.fromkeys(("tanh", "softplus", "gelu"), 0.4),
+    "erf": 0.8,
 }
 
 ActivationBlock = Block("ActivationBlock", "x y", numbers="n part", reals="alpha beta")

@@ -227,9 +227,10 @@ def emit_forward(plan, spec, buffers, eager=forward_gathers, kept=packed_gathers
     return tuple(_row(plan, buffers["x"], w, bias, buffers["y"], epilogue) for plan in plans)
 
 
-def emit_data(plan, spec, buffers):
-    """The rows of the data gradient by an algorithm's `plan(gather, threads)`."""
-    plans = _plans(plan, data_gathers, spec, driver.get_num_threads())
+def emit_data(plan, spec, buffers, gathers=data_gathers):
+    """The rows of the data gradient by an algorithm's `plan(gather, threads)`; gathers: the function that gives those
+    of a spec."""
+    plans = _plans(plan, gathers, spec, driver.get_num_threads())
     bias = zeros(spec.ic, spec.dtype)
     rows = tuple(_row(plan, buffers["gy"], buffers["w"], bias, buffers["gx"]) for plan in plans)
     if len(plans) == spec.sd * spec.sh * spec.sw:

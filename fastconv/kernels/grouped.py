@@ -8,6 +8,7 @@ tile is stored.  This is for narrow groups and first layers, where each value re
 copy costs more than the products.
 """
 
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ from .gathers import (
     split,
 )
 from .gemm import BIAS, OLD, part_rows
+from .phases import FRAME_NANOSECONDS, frame_row
 
 GroupedBlock = Block(
     "GroupedBlock",
@@ -291,18 +293,36 @@ class ConvForward(Impl):
         return emit_forward(gather_plan, spec, buffers)
 
 
+def _is_framed(spec):
+    """Whether rows of the gradient are shorter than the image's: they are copied into rows of the image's length."""
+    return spec.ow < spec.iw
+
+
+@lru_cache(maxsize=1024)
+def _data_gathers(spec):
+    gathers = data_gathers(spec)
+    if not _is_framed(spec):
+        return gathers
+    return tuple(replace(gather, source=(*gather.source[:2], spec.iw)) for gather in gathers)
+
+
 @implements("conv.bwd_data", rank=31)
 class ConvBackwardData(Impl):
     name = "conv_bwd_data_grouped"
 
     @staticmethod
     def when(spec):
-        return _refusal(data_gathers(spec))
+        return _refusal(_data_gathers(spec))
 
     @staticmethod
     def cost(spec):
-        return _cost(data_gathers(spec))
+        frame = spec.n * spec.oc * spec.oh * spec.iw * FRAME_NANOSECONDS if _is_framed(spec) else 0
+        return frame + _cost(_data_gathers(spec))
 
     @staticmethod
     def emit(spec, buffers):
-        return emit_data(gather_plan, spec, buffers)
+        if not _is_framed(spec):
+            return emit_data(gather_plan, spec, buffers)
+        frame, gy = frame_row(spec.dtype, spec.n * spec.oc, buffers["gy"], (spec.oh, spec.ow), (spec.oh, spec.iw))
+        rows = emit_data(gather_plan, spec, {**buffers, "gy": gy}, _data_gathers)
+        return frame, *(row._replace(temporaries=("x",)) for row in rows)

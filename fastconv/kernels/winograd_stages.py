@@ -15,6 +15,7 @@ from ..simd_winograd import (
     winograd_pieces,
     winograd_row,
     winograd_sizes,
+    winograd_stride,
 )
 from .patches import end_inside, first_inside, make_copy_run
 
@@ -43,6 +44,7 @@ TARGET = 14  # the same of the output
 def make_rows(FH, FW, APART, LANES):
     """The rows' half of the transform, for runs of tiles."""
     (AH, _, _), (AW, MW, RW), gather_run = winograd_sizes(FH), winograd_sizes(FW), make_copy_run(0, LANES)
+    STEP = MW * winograd_stride(FW)
 
     @helper
     def transform_row(a, x, row, inside, column, count, r, at, pitch, line):
@@ -53,7 +55,7 @@ def make_rows(FH, FW, APART, LANES):
                 low, high = (-start, a.xw - start) if inside else (0, 0)
                 winograd_apart(x, row + start, low, high, a.dw, r, at + j, pitch, FW)
             elif a.dw == 1:
-                start = column + j * MW
+                start = column + j * STEP
                 low, high = (-start, a.xw - start) if inside else (0, 0)
                 winograd_row(x, row + start, low, high, r, at + j, pitch, FW)
             else:  # dilated pixels are brought together in `line` first
@@ -126,7 +128,7 @@ def make_input(FH, FW, APART, LANES):
 
         return transform_rows
 
-    if FH != FW or APART:
+    if FH != FW or APART or winograd_stride(FW) > 1:
 
         @helper
         def transform_both(a, x, term, g, runs, count, r, v, vi, line):
@@ -283,7 +285,7 @@ def make_output(FH, FW, APART, LANES):
         """One output channel of a block of tiles."""
         for j in range(0, count, LANES):
             if APART:
-                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, a.pitch, FH, FW)
+                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, MW * a.pitch, a.pitch, FH, FW)
             else:
                 winograd_out(m, mi + j, a.m_plane, bias, oi, o, MW * j, MW * a.pitch, FH, FW)
         for n in range(0, runs.size, RUN):

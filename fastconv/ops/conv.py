@@ -34,8 +34,11 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     merged,
     pointwise,
     products,
+    regions,
+    residue_winograd,
     residues,
     small_maps,
+    spread_weights,
     winograd,
     winograd_weights,
 )

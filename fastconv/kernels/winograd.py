@@ -42,6 +42,7 @@ from .winograd_problem import (
     orders,
     outputs,
     pack_cost,
+    shares,
     tile_runs,
     weight_planes,
 )
@@ -201,10 +202,7 @@ def _plan(problem, tile, threads):
     vectors, itemsize = split(tiles, LANES), np.dtype(problem.dtype).itemsize
     most = min(most_tiles(tile), max(LEAST_TILES, BLOCK_BYTES // (A2 * itemsize * terms))) // LANES
     blocks = max(1, round(tiles / (most * LANES)))
-    parts = 1
-    if threads > 1:  # as many tiles for each thread, whatever that does to their size
-        blocks = min(vectors, split(blocks * problem.groups, threads) * threads)
-        parts = min(problem.strips, split(threads, blocks * problem.groups))
+    blocks, parts = shares(problem, tile, order, blocks, threads)
     pitch = split(vectors, blocks) * LANES
     chunk = max(1, CHUNK_BYTES // (A2 * pitch * STRIP * itemsize))
     v_plane, m_plane = terms * pitch + 16, min(chunk, problem.strips) * STRIP * pitch + 16

@@ -249,6 +249,12 @@ def _write_cycles(problem, tile, order):
     return _vectors_of_runs(problem, tile, order) * (cycles + _apart_cycles(problem, tile, order))
 
 
+def _reading(problem, weights):
+    """To read so many transformed weights."""
+    size = weights * np.dtype(problem.dtype).itemsize
+    return size / (NEAR_BYTES if size < CACHE_BYTES else FAR_BYTES)
+
+
 def _order_cost(problem, tile, order):
     """The multiplications or, if that takes longer, reading U once a block; and the transforms."""
     LANES, (AH, AW), terms = lanes(problem.dtype), frequencies(tile), problem.terms(tile)
@@ -259,11 +265,30 @@ def _order_cost(problem, tile, order):
     reads = problem.groups * terms * (AH * read_cycles(problem, tile, order) + columns)
     out = AH * AW * vectors * (OUT_CYCLES if min(AH, AW) > 1 else OUT_ROW_CYCLES)
     writes = rows * (out + outputs(tile)[0] * _write_cycles(problem, tile, order))
-    weights = prod(weight_planes(tile)) * terms * rows * np.dtype(problem.dtype).itemsize
-    reading = split(tiles, most_tiles(tile)) * weights / (NEAR_BYTES if weights < CACHE_BYTES else FAR_BYTES)
+    reading = split(tiles, most_tiles(tile)) * _reading(problem, prod(weight_planes(tile)) * terms * rows)
     cycle = 2 * LANES * NANOSECONDS_PER_FLOP
     share = STRIDED if winograd_stride(tile[0]) > 1 else 1
     return max(products * cycle, reading) + cycle * share * (reads + writes)
+
+
+def shares(problem, tile, order, blocks, threads):
+    """(blocks of tiles, parts of the output channels) for several threads: as many tiles for each, whatever that does
+    to their number; or all tiles, each of which all threads transform, so that U passes but once."""
+    if threads == 1:
+        return blocks, 1
+    vectors, planes = split(count_tiles(problem, tile, order), lanes(problem.dtype)), prod(weight_planes(tile))
+    cycle, weights = 2 * lanes(problem.dtype) * NANOSECONDS_PER_FLOP, planes * problem.u_plane(tile)
+    transform = frequencies(tile)[0] * read_cycles(problem, tile, order) * problem.terms(tile) * cycle
+    even = min(vectors, split(blocks * problem.groups, threads) * threads)
+
+    def cost(shares):
+        """Of transforming the input, and of half of reading U: the other half goes on meanwhile."""
+        blocks, parts = shares
+        tiles = split(problem.groups * blocks * parts, threads)
+        return tiles * (transform / blocks + 0.5 * _reading(problem, weights // parts))
+
+    options = (even, min(problem.strips, split(threads, even * problem.groups))), (blocks, min(problem.strips, threads))
+    return min(options, key=cost)
 
 
 def orders(problem, tile):

@@ -70,7 +70,7 @@ def measured(name: str, common: Path) -> tuple[float, float]:
 
 
 def table(rows: list[tuple[str, float, float]]) -> str:
-    cold, warm = ([row[i] for row in rows] for i in (1, 2))
+    cold, warm = [row[1] for row in rows], [row[2] for row in rows]
     lines = [
         "# Compiling and loading the kernels of one layer",
         "",

@@ -215,7 +215,7 @@ def plot(results: dict, path: Path) -> None:
         axis.set_xlim(left=0)
         axis.grid(True, color="0.87", linewidth=0.6)
     axes[0, 0].legend(frameon=False, loc="lower right")
-    figure.supxlabel("seconds of training, test images after each epoch included")
+    figure.supxlabel("seconds, training and judging")
     figure.supylabel("test images right, %")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -34,6 +34,11 @@ def _normal_below(x):
     return x.pick(x < 0, half, 1 - half)
 
 
+def gelu(x):
+    """For registers of any kind; some have a way of their own."""
+    return x * _normal_below(x)
+
+
 def _gelu_inner(x):
     return (x + x * x * x * _GELU_CUBE) * (2 * _GELU_SLOPE)
 
@@ -63,7 +68,7 @@ FORWARD = {
     "sigmoid": lambda x, a, b: _sigmoid(x),
     "tanh": lambda x, a, b: x.tanh(),
     "silu": lambda x, a, b: _silu(x),
-    "gelu": lambda x, a, b: x * _normal_below(x),
+    "gelu": lambda x, a, b: x.gelu(),
     "gelu_tanh": lambda x, a, b: x * _sigmoid(_gelu_inner(x)),
     "hardswish": lambda x, a, b: x * ((x + 3).clip(0, 6) * _SIXTH),
     "hardsigmoid": lambda x, a, b: _hardsigmoid(x),
@@ -192,6 +197,9 @@ class PlainValue:
 
     def tanh(self):
         return PlainValue(np.tanh(self.array))
+
+    def gelu(self):
+        return gelu(self)
 
     def erf(self):
         return PlainValue(np.array([math.erf(v) for v in self.array], self.array.dtype))

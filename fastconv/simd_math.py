@@ -16,7 +16,8 @@ Plain twins: `simd_python.py`; activations: `simd_formulas.py`.
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from .simd_formulas import BACKWARD, FORWARD
+from . import simd_normal
+from .simd_formulas import BACKWARD, FORWARD, gelu
 from .simd_place import Vec, _call, _const, _fma, _suffix, operation
 from .simd_vector import _arithmetic
 
@@ -118,7 +119,8 @@ class Value:
     def _raw(self, other):
         return other.value if isinstance(other, Value) else _const(self.vec, float(other))
 
-    def _bits(self, number):
+    def whole_bits(self, number):
+        """A vector of whole numbers as wide as the lanes."""
         return ir.Constant(self.whole, [number] * self.vec.lanes)
 
     def __neg__(self):
@@ -184,6 +186,10 @@ class Value:
         """The square root; NaN below 0."""
         return self._unary("sqrt")
 
+    def rint(self):
+        """The nearest whole number."""
+        return self._unary("rint")
+
     def with_sign_of(self, other):
         name = f"llvm.copysign.{_suffix(self.vec)}"
         return self.of(_call(self.b, name, self.vec.ir, self.value, other.value))
@@ -199,7 +205,7 @@ class Value:
         """(n as whole numbers, e^r - 1) for the argument n ln 2 + r brought into low .. high; NaN comes out as r."""
         bounded = self.pick(self > low, self, low)  # NaN becomes `low`: n must be a number
         bounded = bounded.pick(bounded < high, bounded, high)
-        n = (bounded * 1.4426950408889634)._unary("rint")
+        n = (bounded * 1.4426950408889634).rint()
         ln2_high, ln2_low = _LN2[self.bits]
         r = self.of(self.b.select(self.b.fcmp_unordered("uno", self.value, self.value), self.value, bounded.value))
         r = n.fma(-ln2_low, n.fma(-ln2_high, r))
@@ -208,10 +214,10 @@ class Value:
     def _power_of_two(self, n):
         """2^n, for n that gives a normal number."""
         mantissa, bias, _, _ = _FORMAT[self.bits]
-        shifted = self.b.shl(self.b.add(n, self._bits(bias)), self._bits(mantissa))
+        shifted = self.b.shl(self.b.add(n, self.whole_bits(bias)), self.whole_bits(mantissa))
         return self.of(self.b.bitcast(shifted, self.vec.ir))
 
-    def _times_power_of_two(self, n):
+    def times_power_of_two(self, n):
         """self 2^n for whole numbers n, rounded once where that is no normal number: one instruction of AVX-512."""
         kind, vec = {32: "ps", 64: "pd"}[self.bits], self.vec
         mask = ir.IntType(max(vec.lanes, 8))
@@ -224,12 +230,12 @@ class Value:
         low, high = _EXP_RANGE[self.bits]
         if self.vec.lanes * self.bits == 512:
             bounded = self.clip(low, high)
-            n = (bounded * 1.4426950408889634)._unary("rint")
+            n = (bounded * 1.4426950408889634).rint()
             ln2_high, ln2_low = _LN2[self.bits]
             r = n.fma(-ln2_low, n.fma(-ln2_high, bounded))
-            return ((r * r).fma(r.polynomial(_EXPM1[self.bits]), r) + 1)._times_power_of_two(n)
+            return ((r * r).fma(r.polynomial(_EXPM1[self.bits]), r) + 1).times_power_of_two(n)
         n, rest = self._reduce(low, high)
-        half = self.b.ashr(n, self._bits(1))  # in two steps, since 2^n itself may be no normal number
+        half = self.b.ashr(n, self.whole_bits(1))  # in two steps, since 2^n itself may be no normal number
         return (rest + 1) * self._power_of_two(half) * self._power_of_two(self.b.sub(n, half))
 
     def expm1(self):
@@ -265,11 +271,13 @@ class Value:
         tiny = self < least
         x = self.pick(tiny, self * 2.0**mantissa, self)
         one = bias << mantissa
-        bits = b.add(b.bitcast(x.value, self.whole), self._bits(one - root_half))
-        n = self.of(b.sitofp(b.sub(b.ashr(bits, self._bits(mantissa)), self._bits(bias)), self.vec.ir))
+        bits = b.add(b.bitcast(x.value, self.whole), self.whole_bits(one - root_half))
+        n = self.of(b.sitofp(b.sub(b.ashr(bits, self.whole_bits(mantissa)), self.whole_bits(bias)), self.vec.ir))
         n = n - n.pick(tiny, mantissa, 0)
-        low = b.and_(bits, self._bits((1 << mantissa) - 1))
-        result = (self.of(b.bitcast(b.add(low, self._bits(root_half)), self.vec.ir)) - 1)._log_of(_LOG[self.bits], n)
+        low = b.and_(bits, self.whole_bits((1 << mantissa) - 1))
+        result = (self.of(b.bitcast(b.add(low, self.whole_bits(root_half)), self.vec.ir)) - 1)._log_of(
+            _LOG[self.bits], n
+        )
         result = result.pick(self < float("inf"), result, self)  # infinity and NaN
         result = result.pick(self <= 0, float("-inf"), result)
         return result.pick(self < 0, float("nan"), result)
@@ -285,6 +293,11 @@ class Value:
         value = ((t - centre) * far * inverse).polynomial(coefficients) * (near * inverse)
         falling = (-square).exp()
         return (falling - falling * missed) * value
+
+    def gelu(self):
+        """x times the normal distribution function of x."""
+        wide = self.bits == 32 and self.vec.lanes == 16
+        return simd_normal.gelu(self) if wide else gelu(self)
 
     def erf(self):
         size = self.size()

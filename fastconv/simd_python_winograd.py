@@ -6,13 +6,41 @@ import numpy as np
 from . import simd_python as base
 
 # of F(M, R), written MR; each with both signs; besides infinity, and 0 where they would be an odd number without it
-WINOGRAD_POINTS = {11: (), 23: (1.0,), 33: (0.5, 1.5), 43: (0.75, 1.5), 44: (0.375, 0.8125, 1.625)}
+WINOGRAD_POINTS = {
+    22: (1.0,),
+    23: (1.0,),
+    32: (1.0,),
+    33: (0.5, 1.5),
+    34: (0.75, 1.5),
+    42: (0.5, 1.5),
+    43: (0.75, 1.5),
+    44: (0.375, 0.8125, 1.625),
+    45: (0.5, 1.0, 2.0),
+}
+
+
+def winograd_stride(form):
+    """S of the form MRS: M outputs, S pixels apart, under R weights; 1 of a form MR."""
+    return form % 10 if form >= 100 else 1
+
+
+def winograd_phases(form):
+    """The forms of stride 1 that a form is made of: one for every S-th pixel and weight, from each of S starts."""
+    stride = winograd_stride(form)
+    outputs, taps = divmod(form // 10 if form >= 100 else form, 10)
+    return [10 * outputs + (taps - phase + stride - 1) // stride for phase in range(stride)]
 
 
 def winograd_sizes(form):
-    """(A, M, R): the A = M + R - 1 values that M outputs under R weights are made of; 11 stands for no transform."""
-    M, R = divmod(form, 10)
-    return M + R - 1, M, R
+    """(A, M, R): the A = (M - 1) S + R values that M outputs under R weights are made of."""
+    outputs = winograd_phases(form)[0] // 10
+    taps = sum(phase % 10 for phase in winograd_phases(form))
+    return (outputs - 1) * winograd_stride(form) + taps, outputs, taps
+
+
+def winograd_lines(form):
+    """Of the A transformed weights those that differ: a single weight is every one of its phase's."""
+    return sum(1 if phase % 10 == 1 else winograd_sizes(phase)[0] for phase in winograd_phases(form))
 
 
 def winograd_has_zero(form):
@@ -20,10 +48,17 @@ def winograd_has_zero(form):
 
 
 def winograd_matrices(form):
-    """B^T (A, A), G (A, R) and A^T (M, A) of F(M, R) in float64."""
-    _, outputs, taps = winograd_sizes(form)
-    if form == 11:
-        return (np.ones((1, 1)),) * 3
+    """B^T (A, A), G (A, R) and A^T (M, A) of F(M, R) in float64; the values are those of each phase in turn."""
+    stride, (values, outputs, taps) = winograd_stride(form), winograd_sizes(form)
+    if stride > 1:
+        whole, start = (np.zeros((values, values)), np.zeros((values, taps)), np.zeros((outputs, values))), 0
+        for phase, parts in enumerate(map(winograd_matrices, winograd_phases(form))):
+            rows = slice(start, start + len(parts[0]))
+            whole[0][rows, phase::stride], whole[1][rows, phase::stride], whole[2][:, rows] = parts
+            start = rows.stop
+        return whole
+    if taps == 1:
+        return np.eye(outputs), np.ones((outputs, 1)), np.eye(outputs)
     points = [0.0] * winograd_has_zero(form) + [sign * p for p in WINOGRAD_POINTS[form] for sign in (1, -1)]
     rows, weights = [], []
     for p in points:
@@ -38,7 +73,8 @@ def winograd_matrices(form):
 def winograd_row(x, xi, low, high, r, ri, pitch, form):
     rows, (alpha, size, _) = winograd_matrices(form)[0], winograd_sizes(form)
     for lane in range(base.LANES):
-        places = range(size * lane, size * lane + alpha)
+        first = size * winograd_stride(form) * lane
+        places = range(first, first + alpha)
         line = rows @ np.array([x[xi + i] if low <= i < high else 0 for i in places], x.dtype)
         for j, value in enumerate(line):
             base._take(r, ri + j * pitch)[lane] = value
@@ -89,10 +125,22 @@ def winograd_out(m, mi, plane, bias, oi, y, yi, row, height, width):
         base._take(y, yi + i * row, pixels.size)[:] = pixels
 
 
-def winograd_out_apart(m, mi, plane, bias, oi, y, yi, row, height, width):
-    result = _outputs(m, mi, plane, bias[oi], height, width)
-    for n, pixels in enumerate(result.reshape(-1, base.LANES)):
-        base._take(y, yi + n * row)[:] = pixels
+def winograd_out_apart(m, mi, plane, bias, oi, y, yi, row, column, height, width):
+    for i, line in enumerate(_outputs(m, mi, plane, bias[oi], height, width)):
+        for j, pixels in enumerate(line):
+            base._take(y, yi + i * row + j * column)[:] = pixels
+
+
+def winograd_out_pieces(m, mi, plane, bias, oi, y, yi, table, ti, step, size, accumulate, bounds, form, count):
+    yd, yh, yw = size
+    result = _outputs(m, mi, plane, bias[oi], form, form).transpose(0, 2, 1)  # row, tile, column
+    for i, pixels in enumerate(result.reshape(len(result), count, -1)):
+        for n, values in enumerate(pixels):
+            source, h, bits, d = (int(value) for value in table[ti + n * step : ti + n * step + 4])
+            for j, value in enumerate(values):
+                if 0 <= d < yd and 0 <= h + i < yh and bits >> j & 1:
+                    place = yi + source + i * yw + j
+                    y[place] = np.clip(value + (y[place] if accumulate else 0), *bounds)
 
 
 def winograd_gradient_row(gy, gi, high, r, ri, pitch, form):
@@ -137,8 +185,18 @@ def winograd_weight_gradient(u, ui, plane, w, wi, form):
 
 
 def winograd_weights(w, wi, u, ui, plane, height, width):
-    rows, columns = winograd_matrices(height)[1], winograd_matrices(width)[1]
-    shape = rows.shape[1], columns.shape[1]
-    taps = base._take(w, wi, shape[0] * shape[1] * base.LANES).reshape(*shape, base.LANES)
+    count = winograd_sizes(height)[2] * winograd_sizes(width)[2]
+    _transform_weights(base._take(w, wi, count * base.LANES), u, ui, plane, height, width)
+
+
+def winograd_picked_weights(w, wi, places, u, ui, plane, height, width, span):
+    count = winograd_sizes(height)[2] * winograd_sizes(width)[2]
+    where = base._take(places, 0, count * base.LANES)
+    _transform_weights(np.array([w[wi + place] for place in where]), u, ui, plane, height, width)
+
+
+def _transform_weights(taps, u, ui, plane, height, width):
+    rows, columns = (winograd_matrices(form)[1][: winograd_lines(form)] for form in (height, width))
+    taps = taps.reshape(rows.shape[1], columns.shape[1], base.LANES)
     for f, values in enumerate(np.einsum("ar,rsl,bs->abl", rows, taps, columns).reshape(-1, base.LANES)):
         base._take(u, ui + f * plane)[:] = values

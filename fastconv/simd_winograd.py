@@ -4,8 +4,9 @@ One vector holds the same element of LANES tiles.  Points are infinity, the pair
 an odd number is wanted: fractions that are exact in binary, chosen for their small error (Winograd 1980; Lavin and
 Gray, arXiv 1509.09308; on points Barabasz et al., arXiv 1803.10986).  A pair +-p shares its even and odd parts.  Rows
 and columns are transformed one after the other, each by a form F(M, R) that is written as the number MR; 11 leaves them
-as they are, for kernels in one dimension.  A = M + R - 1.  Conventions as in `simd.py`; the plain-Python twins are in
-`simd_python_winograd.py`.
+as they are, for kernels in one dimension.  A = M + R - 1.  A form MRS is for outputs S pixels apart: every S-th pixel
+meets every S-th weight only, so that it is the sum of S forms for fewer weights, transformed side by side.  Conventions
+as in `simd.py`; the plain-Python twins are in `simd_python_winograd.py`.
 """
 
 import math
@@ -15,7 +16,14 @@ from numba.core import types
 
 from . import _config
 from .simd_place import Place, _between, _clip, _const, _fma, _i32, _i64, _literals, _splat, operation
-from .simd_python_winograd import WINOGRAD_POINTS, winograd_has_zero, winograd_sizes
+from .simd_python_winograd import (
+    WINOGRAD_POINTS,
+    winograd_has_zero,
+    winograd_lines,
+    winograd_phases,
+    winograd_sizes,
+    winograd_stride,
+)
 
 # ---- sums and shuffles
 
@@ -43,7 +51,10 @@ def _polynomial(roots):
 
 def _input_line(b, vec, d, form):
     """B^T d: the rows of B^T are the coefficients of prod_{q != p} (x - q)."""
-    if form == 11:
+    phases = winograd_phases(form)
+    if len(phases) > 1:
+        return [value for i, phase in enumerate(phases) for value in _input_line(b, vec, d[i :: len(phases)], phase)]
+    if form % 10 == 1:
         return d
     points, zero = WINOGRAD_POINTS[form], int(winograd_has_zero(form))
     every = _polynomial([p * p for p in points])
@@ -60,7 +71,16 @@ def _input_line(b, vec, d, form):
 
 def _output_line(b, vec, m, form):
     """A^T m: row i has the i-th powers of the points."""
-    if form == 11:
+    total = []
+    for phase in winograd_phases(form):
+        count = winograd_sizes(phase)[0]
+        lines, m = _output_phase(b, vec, m[:count], phase), m[count:]
+        total = [b.fadd(*pair) for pair in zip(total, lines, strict=True)] if total else lines
+    return total
+
+
+def _output_phase(b, vec, m, form):
+    if form % 10 == 1:
         return m
     points, zero, (_, M, _) = WINOGRAD_POINTS[form], int(winograd_has_zero(form)), winograd_sizes(form)
     pairs = [(m[2 * i + zero], m[2 * i + 1 + zero]) for i in range(len(points))]
@@ -82,8 +102,11 @@ def weight_scales(form):
 
 
 def _weight_line(b, vec, w, form):
-    """G w for R weights: row p has the powers of p over prod_{q != p} (p - q)."""
-    if form == 11:
+    """The rows of G w that differ, for R weights: row p has the powers of p over prod_{q != p} (p - q)."""
+    phases = winograd_phases(form)
+    if len(phases) > 1:
+        return [value for i, phase in enumerate(phases) for value in _weight_line(b, vec, w[i :: len(phases)], phase)]
+    if form % 10 == 1:
         return w
     first, scales = weight_scales(form)
     zero = winograd_has_zero(form)
@@ -176,6 +199,20 @@ def _load_one(b, place, start):
     return b.insert_element(_const(place.vec, 0.0), b.load(place.scalar(_i64(start))), _i32(0))
 
 
+def _load_whole(b, place, low, high, start, one):
+    """`_load_between`, quicker where all of the vector lies inside (masks cost more than branches that are alike from
+    row to row); one: only its first lane."""
+    end = start + (1 if one else place.vec.lanes)
+    inside = b.and_(b.icmp_signed("<=", low, _i64(start)), b.icmp_signed(">=", high, _i64(end)))
+    with b.if_else(inside) as (then, otherwise):
+        with then:
+            whole, then_block = _load_one(b, place, start) if one else place.load(_i64(start)), b.block
+        with otherwise:
+            part = _const(place.vec, 0.0) if one else _load_between(b, place, low, high, start)
+            else_block = b.block
+    return _joined(b, place.vec, ([whole], then_block), ([part], else_block))[0]
+
+
 def _load_pixels(b, place, low, high, size, behind):
     """`size` vectors of neighbouring pixels, and `behind` whose first lanes are the pixels behind them; pixels outside
     [low, high) are 0."""
@@ -187,24 +224,26 @@ def _load_pixels(b, place, low, high, size, behind):
             whole = [place.load(_i64(start)) for start in starts] + [_load_one(b, place, start) for start in ends]
             then_block = b.block
         with otherwise:
-            parts = [_load_between(b, place, low, high, start) for start in [*starts, *ends]]
+            parts = [_load_whole(b, place, low, high, start, False) for start in starts]
+            parts += [_load_whole(b, place, low, high, start, True) for start in ends]
             else_block = b.block
     return _joined(b, vec, (whole, then_block), (parts, else_block))
 
 
 @operation
 def winograd_row(typing, x, xi, low, high, r, ri, pitch, F):
-    """r[ri + j*pitch : +LANES] = (B^T d)[j] for the row d = x[xi + M*lane : +A] of each lane's tile; pixels outside
+    """r[ri + j*pitch : +LANES] = (B^T d)[j] for the row d = x[xi + M*S*lane : +A] of each lane's tile; pixels outside
     x[xi + low : xi + high] are 0 and not read."""
     sizes = _literals(F)
     if sizes is None:
         return None
-    (form,), (_, size, taps) = sizes, winograd_sizes(sizes[0])
+    (form,), (count, size, _) = sizes, winograd_sizes(sizes[0])
+    size *= winograd_stride(form)
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, x, *args[0:2]), Place(context, b, r, *args[4:6])
         vec = source.vec
-        pixels = _load_pixels(b, source, args[2], args[3], size, taps - 1)
+        pixels = _load_pixels(b, source, args[2], args[3], size, count - size)
         d = _split(b, pixels[:size])
         following = [i + 1 for i in range(vec.lanes)]  # the next tile's first pixels are this one's last
         d += [_shuffle(b, d[i], pixel, following) for i, pixel in enumerate(pixels[size:])]
@@ -232,74 +271,6 @@ def winograd_apart(typing, x, xi, low, high, step, r, ri, pitch, F):
         return context.get_dummy_value()
 
     return types.void(x, *(types.intp,) * 4, r, types.intp, types.intp, F), codegen
-
-
-def _entries(context, b, table_type, table, places):
-    """The whole numbers of a table at these places."""
-    data = context.make_array(table_type)(context, b, table).data
-    return [b.load(b.gep(data, [place])) for place in places]
-
-
-def _rows_of_pieces(context, b, table_type, table, ti, step, count, taps, sizes):
-    """For each piece its place in x without the channel's, and a function that gives the bits of the pixels inside the
-    image in row i and from column j on; see `winograd_pieces`."""
-    (depth, row, column), (xd, xh) = taps, sizes
-    for n in range(count):
-        first = b.add(ti, b.mul(step, _i64(n)))
-        source, h, pixels, d = _entries(context, b, table_type, table, [b.add(first, _i64(i)) for i in range(4)])
-        inside = b.icmp_unsigned("<", b.add(d, depth), xd)
-        pixels = b.select(inside, b.lshr(pixels, column), _i64(0))
-
-        def bits(i, j, lanes, width, h=h, pixels=pixels):
-            inside = b.icmp_unsigned("<", b.add(b.add(h, row), _i64(i)), xh)
-            wide, narrow = ir.IntType(lanes), ir.IntType(width)
-            there = b.select(inside, b.trunc(b.lshr(pixels, _i64(j)), narrow), narrow(0))
-            return there if width == lanes else b.zext(there, wide)
-
-        yield source, bits
-
-
-def _piece_loader(context, b, array_type, array, index, pieces, width, size):
-    """A function of a row and a column of tiles, `size` pixels wide, that lie in pieces: the phases of their pixels."""
-    pieces = [(Place(context, b, array_type, array, b.add(index, source)), bits) for source, bits in pieces]
-    lanes = pieces[0][0].vec.lanes
-    halves = [*range(lanes // 2), *range(lanes, lanes + lanes // 2)]
-
-    def load(i, j):
-        offset = b.add(b.mul(width, _i64(i)), _i64(j))
-        vectors = [place.load_bits(offset, bits(i, j, lanes, lanes * size // len(pieces))) for place, bits in pieces]
-        if len(pieces) > size:
-            vectors = [_shuffle(b, *pair, halves) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
-        return _split(b, vectors)
-
-    return load
-
-
-@operation
-def winograd_pieces(typing, x, xi, table, ti, step, depth, row, column, xd, xh, xw, r, ri, pitch, F, N):
-    """`winograd_row` for all rows of LANES tiles in N pieces that lie anywhere; N = F: each is a vector of pixels wide,
-    N = 2 F: half a vector.
-
-    r[ri + (A*i + j)*pitch : +LANES] = (B^T d)[j] for the rows i < A = F + 2.  Piece n has the entry (source, h, bits,
-    d) at table[ti + n*step].  Its first pixel is x[xi + source], in row h + row and image d + depth; bit `column` and
-    those behind it say whether that column and those behind it lie inside.  Other pixels are 0 and not read.
-    """
-    sizes = _literals(F, N)
-    if sizes is None:
-        return None
-    (form, count), (alpha, size, _) = sizes, winograd_sizes(sizes[0])
-
-    def codegen(context, b, sig, args):
-        target = Place(context, b, r, *args[11:13])
-        pieces = _rows_of_pieces(context, b, table, args[2], args[3], args[4], count, args[5:8], args[8:10])
-        load = _piece_loader(context, b, x, args[0], args[1], pieces, args[10], size)
-        for i in range(alpha):
-            d = load(i, 0) + load(i, size)  # the second time for the first pixels behind each tile
-            for j, value in enumerate(_input_line(b, target.vec, d[:alpha], form)):
-                target.store(value, b.mul(args[13], _i64(alpha * i + j)))
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, table, *(types.intp,) * 8, r, types.intp, types.intp, F, N), codegen
 
 
 @operation
@@ -353,8 +324,8 @@ def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
 
 
 @operation
-def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
-    """`winograd_out` for tiles side by side: pixel (i, j) of all of them is y[yi + (MW*i + j)*row : +LANES]."""
+def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, column, FH, FW):
+    """`winograd_out` for tiles side by side: pixel (i, j) of all of them is y[yi + i*row + j*column : +LANES]."""
     sizes = _literals(FH, FW)
     if sizes is None:
         return None
@@ -363,28 +334,30 @@ def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
         target = Place(context, b, y, *args[5:7])
         for i, pixels in enumerate(_output(context, b, m, bias, args, *sizes)):
             for j, value in enumerate(pixels):
-                target.store(value, b.mul(args[7], _i64(len(pixels) * i + j)))
+                target.store(value, b.add(b.mul(args[7], _i64(i)), b.mul(args[8], _i64(j))))
         return context.get_dummy_value()
 
-    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, FH, FW), codegen
+    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 3, FH, FW), codegen
 
 
 @operation
 def winograd_weights(typing, w, wi, u, ui, plane, FH, FW):
-    """u[ui + (AW*i + j)*plane : +LANES] = (G w G^T)[i, j] of the weights w[wi + t*LANES : +LANES], t < RH * RW."""
+    """u[ui + (BW*i + j)*plane : +LANES] = (G w G^T)[i, j] of the weights w[wi + t*LANES : +LANES], t < RH * RW, for the
+    BH rows and BW columns of G w G^T that differ."""
     sizes = _literals(FH, FW)
     if sizes is None:
         return None
-    (height, width), ((alpha, _, rows), (beta, _, columns)) = sizes, map(winograd_sizes, sizes)
+    (height, width), ((_, _, rows), (_, _, columns)) = sizes, map(winograd_sizes, sizes)
+    count = winograd_lines(width)
 
     def codegen(context, b, sig, args):
         source, target = Place(context, b, w, *args[0:2]), Place(context, b, u, *args[2:4])
         vec = source.vec
         taps = [source.load(_i64(t * vec.lanes)) for t in range(rows * columns)]
         lines = [_weight_line(b, vec, taps[j::columns], height) for j in range(columns)]
-        for i in range(alpha):
-            for j, value in enumerate(_weight_line(b, vec, [line[i] for line in lines], width)):
-                target.store(value, b.mul(args[4], _i64(beta * i + j)))
+        for i, row in enumerate(zip(*lines, strict=True)):
+            for j, value in enumerate(_weight_line(b, vec, list(row), width)):
+                target.store(value, b.mul(args[4], _i64(count * i + j)))
         return context.get_dummy_value()
 
     return types.void(w, types.intp, u, types.intp, types.intp, FH, FW), codegen

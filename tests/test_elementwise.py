@@ -1,11 +1,14 @@
 """Activation kernels: every formula against float64, in place, tails, the same bits for any thread count."""
 
+import math
+
 import numpy as np
 import pytest
 
-from fastconv import driver, simd_formulas
+from fastconv import _jit, driver, simd_formulas
 from fastconv.driver import launch
 from fastconv.kernels import elementwise
+from fastconv.simd_isa import isa
 
 PARAMETERS = {"leaky_relu": (0.2, 0), "elu": (0.7, 0), "selu": (1.67, 1.05), "clip": (-1, 2)}
 
@@ -45,6 +48,16 @@ def test_gradient_is_the_slope(name):
     saved = by_formula(simd_formulas.FORWARD, name, x) if name in simd_formulas.FROM_OUTPUT else x
     gx = elementwise.activation_gradient(name, g, saved.astype(np.float32), *PARAMETERS.get(name, ()))
     np.testing.assert_allclose(gx, g * (slope[0] - slope[1]) / 2e-6, rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.skipif(isa.name != "avx512" or not _jit.JIT, reason="other registers have another formula")
+def test_gelu_is_precise_where_it_is_small():
+    x = np.concatenate([np.linspace(-13, 14, 20_001), -np.logspace(-30, 0, 2001)]).astype(np.float32)
+    want = np.array([v * math.erfc(-v * math.sqrt(0.5)) / 2 for v in x.tolist()])
+    units = np.abs(elementwise.activated("gelu", x) - want) / np.spacing(np.abs(want.astype(np.float32)))
+    assert units.max() < 5, (x[units.argmax()], units.max())
+    ends = elementwise.activated("gelu", np.array([np.nan, np.inf, -np.inf, -0.0], np.float32))
+    np.testing.assert_array_equal(ends, [np.nan, np.inf, 0, 0])
 
 
 def test_in_place():

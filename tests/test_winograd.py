@@ -7,7 +7,7 @@ import fastconv as fc
 from fastconv import driver
 from fastconv._registry import implementations
 from fastconv.kernels import winograd, winograd_problem, winograd_weights
-from fastconv.simd_python_winograd import WINOGRAD_POINTS, winograd_matrices, winograd_sizes
+from fastconv.simd_python_winograd import WINOGRAD_POINTS, winograd_matrices, winograd_sizes, winograd_stride
 from fastconv.specs import conv_spec
 
 from . import oracle
@@ -37,12 +37,13 @@ def forward(impl, spec, x, w, b, **more):
     return y
 
 
-@pytest.mark.parametrize("form", WINOGRAD_POINTS)
+@pytest.mark.parametrize("form", [*WINOGRAD_POINTS, 11, 432, 472])
 def test_matrices_compute_a_correlation(form):
     inputs, weights, outputs = winograd_matrices(form)
     r, (alpha, _, taps) = np.random.default_rng(0), winograd_sizes(form)
     d, g = r.standard_normal(alpha), r.standard_normal(taps)
-    np.testing.assert_allclose(outputs @ (inputs @ d * (weights @ g)), np.correlate(d, g, "valid"), atol=1e-12)
+    want = np.correlate(d, g, "valid")[:: winograd_stride(form)]
+    np.testing.assert_allclose(outputs @ (inputs @ d * (weights @ g)), want, atol=1e-12)
 
 
 @pytest.mark.parametrize(("impl", "bound"), [(winograd.ForwardF4, 1e-5), (winograd.ForwardF2, 4e-6)])
@@ -60,6 +61,9 @@ def test_error_at_256_channels(impl, bound):
         (winograd.ForwardLine, {"kernel": (1, 9), "padding": (0, 4)}),
         (winograd.ForwardLongLine, {"kernel": (7, 1), "padding": (3, 0)}),
         (winograd.ForwardLongLine, {"kernel": (1, 31), "padding": (0, 15)}),
+        (winograd.ForwardStrided, {"stride": 2}),
+        (winograd.ForwardStridedRows, {"kernel": (7, 7), "padding": 3, "stride": 2}),
+        (winograd.ForwardRows, {"kernel": (5, 5), "padding": 2}),
     ],
 )
 def test_error_of_other_forms_at_256_channels(impl, settings):
@@ -128,6 +132,40 @@ LINES = {
     "dilated depth": problem((1, 3, 9, 3, 2), 4, depth=3, kernel=(1, 1), padding=(2, 0, 0), dilation=(2, 1, 1)),
     "long": problem((1, 2, 1, 99), 3, kernel=(1, 31), padding=(0, 40)),
 }
+
+
+STRIDED = {
+    "3 x 3": problem((2, 3, 13, 70), 17, stride=2),
+    "short rows": problem((3, 5, 9, 12), 4, stride=2, padding=(0, 2)),
+    "larger than the image": problem((1, 3, 2, 3), 4, stride=2, padding=2, kernel=(5, 4)),
+    "3 x 5": problem((2, 4, 11, 37), 6, stride=2, kernel=(3, 5), groups=2),
+    "7 x 7": problem((1, 3, 16, 75), 18, stride=2, padding=3, kernel=(7, 7)),
+    "9 x 8": problem((2, 2, 17, 40), 3, stride=2, padding=(4, 3), kernel=(9, 8)),
+    "depth": problem((1, 3, 5, 6, 9), 4, depth=3, stride=2, padding=1),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+@pytest.mark.parametrize("impl", [winograd.ForwardStrided, winograd.ForwardStridedRows])
+def test_strides(impl, name):
+    spec, x, w, b, settings = STRIDED[name]
+    if impl is winograd.ForwardStridedRows and spec.kw < 5:
+        assert "5 to 9 columns wide" in impl.when(spec)
+        return
+    assert impl.when(spec) is None
+    want = oracle.conv(x, w, b, **settings)
+    np.testing.assert_allclose(forward(impl, spec, x, w, b), want, atol=2e-5)
+    np.testing.assert_array_equal(forward(impl, spec, x, w, b, packed=impl.pack(spec, w)), forward(impl, spec, x, w, b))
+
+
+@pytest.mark.parametrize("name", ["5 x 5", "dilated depth", "2 x 3 x 5", "6 kernels side by side"])
+def test_rows_as_terms(name):
+    spec, x, w, b, settings = CASES[name]
+    if spec.kw < 5:
+        assert "columns wide" in winograd.ForwardRows.when(spec)
+        return
+    want = oracle.conv(x, w, b, **settings)
+    np.testing.assert_allclose(forward(winograd.ForwardRows, spec, x, w, b), want, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -217,11 +255,13 @@ def check_weight_gradient(spec, x, w, settings):
 
 
 def test_refusals():
-    def refusals(*x_shape, kernel=(3, 3), dtype="float32", **settings):
+    def refusals(*x_shape, kernel=(3, 3), dtype="float32", stride2=False, **settings):
         w_shape = (4, x_shape[1], *kernel)
         settings = {"stride": 1, "padding": 1, "dilation": 1, "groups": 1, **settings}
         spec = conv_spec("conv", 2, x_shape, w_shape, None, **settings, dtype=np.dtype(dtype))
-        return {impl.name.removeprefix("conv_fwd_winograd_"): impl.when(spec) for impl in EVERY}
+        found = {impl.name.removeprefix("conv_fwd_winograd_"): impl.when(spec) for impl in EVERY}
+        others = {name: found.pop(name) for name in ("f4x3_stride2", "rows_f4x7_stride2", "rows_f4x5")}
+        return others if stride2 else found
 
     line, plane = "needs a kernel of 3 to 33 pixels in one direction", "needs a kernel of 3 x 3 to 9 x 9, has "
     squares, lines = dict.fromkeys(("f4x3", "f2x3")), dict.fromkeys(("line_f4x3", "line_f4x4"), line)
@@ -239,6 +279,12 @@ def test_refusals():
         found = refusals(1, 3, 8, 8, kernel=kernel, dtype="float64")
         assert set(found.values()) == {"is tuned for float32, has float64", wanted}
         assert set(refusals(0, 3, 8, 8, kernel=kernel).values()) == {"needs an image", wanted}
+    stride, rows = "needs stride 2, has 1 x 1", "needs a kernel of several rows, 5 to 9 columns wide, has "
+    assert list(refusals(1, 3, 8, 8, stride2=True).values()) == [stride, stride, rows + "3 x 3"]
+    found = refusals(1, 3, 8, 8, kernel=(5, 5), stride=2, dilation=2, padding=4, stride2=True)
+    assert list(found.values()) == ["needs dilation 1", "needs dilation 1", "needs stride 1, has 2 x 2"]
+    found = refusals(1, 3, 8, 8, kernel=(1, 7), stride=2, padding=3, stride2=True)
+    assert list(found.values())[:2] == [plane + "1 x 7", rows + "1 x 7"]
 
 
 def test_bits_depend_on_neither_threads_nor_batch():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..simd import lanes
-from ..simd_winograd import winograd_sizes
+from ..simd_winograd import winograd_lines, winograd_sizes, winograd_stride
 from .gathers import NANOSECONDS_PER_FLOP, split
 from .winograd_stages import SOURCE, STRIP, TARGET
 
@@ -34,6 +34,7 @@ class Problem(NamedTuple):
     depth_step: int
     dilation: tuple
     flipped: bool
+    stride: tuple = (1, 1)
 
     @property
     def depth(self):
@@ -61,6 +62,7 @@ def forward_problem(spec):
     return Problem(
         *(spec.dtype, spec.n, spec.g, spec.icg, spec.ocg, (spec.kd, spec.kh, spec.kw), (spec.id, spec.ih, spec.iw)),
         *((spec.od, spec.oh, spec.ow), (spec.pd, spec.ph, spec.pw), spec.sd, (spec.dd, spec.dh, spec.dw), False),
+        (spec.sh, spec.sw),
     )
 
 
@@ -104,6 +106,11 @@ def outputs(tile):
 def frequencies(tile):
     """(rows, columns) of the values that a tile is transformed to."""
     return winograd_sizes(tile[0])[0], winograd_sizes(tile[1])[0]
+
+
+def weight_planes(tile):
+    """(rows, columns) of the transformed weights that differ."""
+    return winograd_lines(tile[0]), winograd_lines(tile[1])
 
 
 class Layout(NamedTuple):
@@ -166,7 +173,7 @@ def tile_runs(problem, tile, blocks, order):
     count = np.diff(first, append=tiles)
     image, depth = np.divmod(image, problem.grid[0])
     in_depth = depth * problem.depth_step - problem.padding[0]
-    in_row, in_column = h - problem.padding[1], w - problem.padding[2]
+    in_row, in_column = h * problem.stride[0] - problem.padding[1], w * problem.stride[1] - problem.padding[2]
     table = np.stack(
         [
             *(first - edges[block], count, image, depth, in_row, in_column, h, w),
@@ -188,16 +195,18 @@ def tile_runs(problem, tile, blocks, order):
 
 # ---- costs
 
-ROW_CYCLES, LONG_CYCLES = 65, 25  # to transform one row of a vector of tiles, and more for each weight beyond three
+ROW_CYCLES, VALUE_CYCLES = 30, 3.5  # to transform one row of a vector of tiles, and more for each value of it
 GATHER_CYCLES, PIXEL_CYCLES = 20, 2  # to bring dilated pixels together or apart, and for each of them
 APART_CYCLES = 8, 22  # to read one row of a vector of pixels, and one of tiles whose pixels lie apart
-COLUMN_CYCLES, OUT_CYCLES = 9, 14  # of the other transforms of a vector of tiles, for each frequency
+COLUMN_CYCLES, OUT_CYCLES, OUT_ROW_CYCLES = 9, 14, 3  # of the other transforms of a vector of tiles, for each
+# frequency; the last where tiles are one row high
 WRITE_CYCLES, WRITE_APART_CYCLES = 45, 10  # to write one row of pixels of a run of tiles, one pixel of each tile of it
-PIECES_CYCLES, PIECE_CYCLES = (8, 5), 7  # to read a row of a vector of tiles in pieces, and more for each; to write one
+PIECES_CYCLES, PIECE_CYCLES = (8, 5), 5  # to read a row of a vector of tiles in pieces, and more for each; to write one
 NEAR_BYTES, FAR_BYTES = 25, 12  # read in a nanosecond from the last cache, and from memory
 CACHE_BYTES = 24 << 20  # of the last cache
 WRITTEN_NEAR, WRITTEN_FAR, WRITTEN_CACHE = 30, 11, 12 << 20  # bytes of U in a nanosecond, below that size and above
 STAGE_NANOSECONDS, PICK_NANOSECONDS = 28, 14  # to turn STRIP weights of STRIP kernels over, to pick a kernel of them
+STRIDED = 0.6  # of these cycles for strided forms: a phase of one weight leaves pixels as they are
 MOST_TILES = 96  # of a block of tiles of 36 frequencies: each passes once over U
 
 
@@ -227,8 +236,8 @@ def read_cycles(problem, tile, order):
     if order > 0:
         vectors = split(count_tiles(problem, tile, order), lanes(problem.dtype))
         return vectors * (PIECES_CYCLES[0] + PIECES_CYCLES[1] * order)
-    _, M, R = winograd_sizes(tile[1])
-    cycles = APART_CYCLES[M > 1] if order == APART else ROW_CYCLES + LONG_CYCLES * (R - 3)
+    A, M, _ = winograd_sizes(tile[1])
+    cycles = APART_CYCLES[M > 1] if order == APART else ROW_CYCLES + VALUE_CYCLES * A
     return _vectors_of_runs(problem, tile, order) * (cycles + _apart_cycles(problem, tile, order))
 
 
@@ -248,16 +257,23 @@ def _order_cost(problem, tile, order):
     products = AH * AW * max(tiles / LANES, 0.3) * terms * rows
     columns = AH * AW * vectors * COLUMN_CYCLES if AH > 1 else 0
     reads = problem.groups * terms * (AH * read_cycles(problem, tile, order) + columns)
-    writes = rows * (AH * AW * vectors * OUT_CYCLES + outputs(tile)[0] * _write_cycles(problem, tile, order))
-    weights = AH * AW * terms * rows * np.dtype(problem.dtype).itemsize
+    out = AH * AW * vectors * (OUT_CYCLES if min(AH, AW) > 1 else OUT_ROW_CYCLES)
+    writes = rows * (out + outputs(tile)[0] * _write_cycles(problem, tile, order))
+    weights = prod(weight_planes(tile)) * terms * rows * np.dtype(problem.dtype).itemsize
     reading = split(tiles, most_tiles(tile)) * weights / (NEAR_BYTES if weights < CACHE_BYTES else FAR_BYTES)
     cycle = 2 * LANES * NANOSECONDS_PER_FLOP
-    return max(products * cycle, reading) + cycle * (reads + writes)
+    share = STRIDED if winograd_stride(tile[0]) > 1 else 1
+    return max(products * cycle, reading) + cycle * share * (reads + writes)
 
 
 def orders(problem, tile):
     """The orders that the tiles of a problem may have."""
     (_, MW), (dh, dw) = outputs(tile), problem.dilation[1:]
+    strides = winograd_stride(tile[0]) if tile[0] != 11 else problem.stride[0], winograd_stride(tile[1])
+    if strides != problem.stride:
+        return []
+    if strides != (1, 1):
+        return [RUNS] if (dh, dw) == (1, 1) else []
     if MW == 1:
         return [APART]
     found = [APART] if dw > 1 else []
@@ -286,7 +302,7 @@ def is_regular(problem, tile):
 def pack_cost(problem, tile):
     """Writing U, and picking the weights of kernels that are not regular."""
     parts, taps = problem.depth * prod(problem.parts(tile)), prod(problem.kernel)
-    size = prod(frequencies(tile)) * problem.u_plane(tile) * problem.groups * np.dtype(problem.dtype).itemsize
+    size = prod(weight_planes(tile)) * problem.u_plane(tile) * problem.groups * np.dtype(problem.dtype).itemsize
     writing = size / (WRITTEN_NEAR if size < WRITTEN_CACHE else WRITTEN_FAR)
     picks = 0 if is_regular(problem, tile) else STAGE_NANOSECONDS * split(taps, STRIP) + PICK_NANOSECONDS * parts
     return writing + problem.groups * problem.strips * problem.channels * picks

@@ -12,10 +12,11 @@ from ..simd_winograd import (
     winograd_columns,
     winograd_out,
     winograd_out_apart,
-    winograd_pieces,
     winograd_row,
     winograd_sizes,
+    winograd_stride,
 )
+from ..simd_winograd_pieces import winograd_out_pieces, winograd_pieces
 from .patches import end_inside, first_inside, make_copy_run
 
 STRIP = 16  # output channels that lie side by side in U
@@ -43,6 +44,7 @@ TARGET = 14  # the same of the output
 def make_rows(FH, FW, APART, LANES):
     """The rows' half of the transform, for runs of tiles."""
     (AH, _, _), (AW, MW, RW), gather_run = winograd_sizes(FH), winograd_sizes(FW), make_copy_run(0, LANES)
+    STEP = MW * winograd_stride(FW)
 
     @helper
     def transform_row(a, x, row, inside, column, count, r, at, pitch, line):
@@ -53,7 +55,7 @@ def make_rows(FH, FW, APART, LANES):
                 low, high = (-start, a.xw - start) if inside else (0, 0)
                 winograd_apart(x, row + start, low, high, a.dw, r, at + j, pitch, FW)
             elif a.dw == 1:
-                start = column + j * MW
+                start = column + j * STEP
                 low, high = (-start, a.xw - start) if inside else (0, 0)
                 winograd_row(x, row + start, low, high, r, at + j, pitch, FW)
             else:  # dilated pixels are brought together in `line` first
@@ -76,6 +78,11 @@ def make_rows(FH, FW, APART, LANES):
                 transform_row(a, x, row, inside, runs[n + IN_COLUMN] + column0, runs[n + COUNT], r, at, pitch, line)
 
     return transform_runs
+
+
+def has_pieces(FH, FW, APART):
+    """Whether tiles may lie in pieces."""
+    return FH == FW and not APART and winograd_stride(FW) == 1
 
 
 @cache
@@ -126,7 +133,7 @@ def make_input(FH, FW, APART, LANES):
 
         return transform_rows
 
-    if FH != FW or APART:
+    if not has_pieces(FH, FW, APART):
 
         @helper
         def transform_both(a, x, term, g, runs, count, r, v, vi, line):
@@ -263,27 +270,24 @@ def make_write_apart(MW, LANES):
 def make_output(FH, FW, APART, LANES):
     """Pixels of a block of tiles from M."""
     _, MW, _ = winograd_sizes(FW)
-    write_row, write_piece = make_write(MW, LANES), make_write(1, LANES)
-    write_columns, write_pixels = make_write_apart(MW, LANES)
+    write_row, (write_columns, write_pixels) = make_write(MW, LANES), make_write_apart(MW, LANES)
 
     @helper
     def write_run(a, o, oi, first, count, width, column, y, at):
         """One row of pixels of a run of tiles, whose row in o begins at oi."""
         if APART:
             write_columns(a, o, MW * oi + first, a.pitch, count, column, y, at)
-        elif a.pieces:
-            write_piece(a, o, MW * (oi + first), width, y, at, a.low, a.high)
         elif a.dw == 1:
             write_row(a, o, MW * (oi + first), width, y, at, a.low, a.high)
         else:
             write_pixels(a, o, MW * (oi + first), width, y, at)
 
     @helper
-    def transform_output(a, m, mi, bias, oi, g, row, runs, count, o, y):
+    def transform_runs(a, m, mi, bias, oi, g, row, runs, count, o, y):
         """One output channel of a block of tiles."""
         for j in range(0, count, LANES):
             if APART:
-                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, a.pitch, FH, FW)
+                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, MW * a.pitch, a.pitch, FH, FW)
             else:
                 winograd_out(m, mi + j, a.m_plane, bias, oi, o, MW * j, MW * a.pitch, FH, FW)
         for n in range(0, runs.size, RUN):
@@ -292,5 +296,27 @@ def make_output(FH, FW, APART, LANES):
             for i in range(runs[n + HEIGHT]):
                 place = at + i * a.dh * a.yw
                 write_run(a, o, i * a.pitch, runs[n + FIRST], runs[n + COUNT], runs[n + WIDTH], column, y, place)
+
+    return make_output_pieces(FW, LANES, transform_runs) if has_pieces(FH, FW, APART) else transform_runs
+
+
+@cache
+def make_output_pieces(F, LANES, transform_runs):
+    """Pixels of a block of tiles from M, in pieces or in runs."""
+    _, M, _ = winograd_sizes(F)
+    N = 2 * M
+
+    @helper
+    def transform_output(a, m, mi, bias, oi, g, row, runs, count, o, y):
+        if not a.pieces:
+            transform_runs(a, m, mi, bias, oi, g, row, runs, count, o, y)
+            return
+        at, size, bounds = (g * a.rows + row) * a.yd * a.yh * a.yw, (a.yd, a.yh, a.yw), (a.low, a.high)
+        for j in range(0, count, LANES):
+            f, n = mi + j, j // LANES * a.pieces * RUN + TARGET
+            if a.pieces == M:
+                winograd_out_pieces(m, f, a.m_plane, bias, oi, y, at, runs, n, RUN, size, a.accumulate, bounds, F, M)
+            else:
+                winograd_out_pieces(m, f, a.m_plane, bias, oi, y, at, runs, n, RUN, size, a.accumulate, bounds, F, N)
 
     return transform_output

@@ -9,7 +9,9 @@ from . import simd_python as base
 WINOGRAD_POINTS = {
     22: (1.0,),
     23: (1.0,),
+    32: (1.0,),
     33: (0.5, 1.5),
+    34: (0.75, 1.5),
     42: (0.5, 1.5),
     43: (0.75, 1.5),
     44: (0.375, 0.8125, 1.625),
@@ -123,10 +125,10 @@ def winograd_out(m, mi, plane, bias, oi, y, yi, row, height, width):
         base._take(y, yi + i * row, pixels.size)[:] = pixels
 
 
-def winograd_out_apart(m, mi, plane, bias, oi, y, yi, row, height, width):
-    result = _outputs(m, mi, plane, bias[oi], height, width)
-    for n, pixels in enumerate(result.reshape(-1, base.LANES)):
-        base._take(y, yi + n * row)[:] = pixels
+def winograd_out_apart(m, mi, plane, bias, oi, y, yi, row, column, height, width):
+    for i, line in enumerate(_outputs(m, mi, plane, bias[oi], height, width)):
+        for j, pixels in enumerate(line):
+            base._take(y, yi + i * row + j * column)[:] = pixels
 
 
 def winograd_gradient_row(gy, gi, high, r, ri, pitch, form):
@@ -171,8 +173,18 @@ def winograd_weight_gradient(u, ui, plane, w, wi, form):
 
 
 def winograd_weights(w, wi, u, ui, plane, height, width):
+    count = winograd_sizes(height)[2] * winograd_sizes(width)[2]
+    _transform_weights(base._take(w, wi, count * base.LANES), u, ui, plane, height, width)
+
+
+def winograd_picked_weights(w, wi, places, u, ui, plane, height, width, span):
+    count = winograd_sizes(height)[2] * winograd_sizes(width)[2]
+    where = base._take(places, 0, count * base.LANES)
+    _transform_weights(np.array([w[wi + place] for place in where]), u, ui, plane, height, width)
+
+
+def _transform_weights(taps, u, ui, plane, height, width):
     rows, columns = (winograd_matrices(form)[1][: winograd_lines(form)] for form in (height, width))
-    shape = rows.shape[1], columns.shape[1]
-    taps = base._take(w, wi, shape[0] * shape[1] * base.LANES).reshape(*shape, base.LANES)
+    taps = taps.reshape(rows.shape[1], columns.shape[1], base.LANES)
     for f, values in enumerate(np.einsum("ar,rsl,bs->abl", rows, taps, columns).reshape(-1, base.LANES)):
         base._take(u, ui + f * plane)[:] = values

@@ -392,8 +392,8 @@ def winograd_out(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
 
 
 @operation
-def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
-    """`winograd_out` for tiles side by side: pixel (i, j) of all of them is y[yi + (MW*i + j)*row : +LANES]."""
+def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, column, FH, FW):
+    """`winograd_out` for tiles side by side: pixel (i, j) of all of them is y[yi + i*row + j*column : +LANES]."""
     sizes = _literals(FH, FW)
     if sizes is None:
         return None
@@ -402,10 +402,10 @@ def winograd_out_apart(typing, m, mi, plane, bias, oi, y, yi, row, FH, FW):
         target = Place(context, b, y, *args[5:7])
         for i, pixels in enumerate(_output(context, b, m, bias, args, *sizes)):
             for j, value in enumerate(pixels):
-                target.store(value, b.mul(args[7], _i64(len(pixels) * i + j)))
+                target.store(value, b.add(b.mul(args[7], _i64(i)), b.mul(args[8], _i64(j))))
         return context.get_dummy_value()
 
-    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 2, FH, FW), codegen
+    return types.void(m, types.intp, types.intp, bias, types.intp, y, *(types.intp,) * 3, FH, FW), codegen
 
 
 @operation

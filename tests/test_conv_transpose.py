@@ -6,6 +6,7 @@ import pytest
 import fastconv.functional as F
 from fastconv import _config, driver, nn
 from fastconv.autograd import Tensor, gradcheck, gradgradcheck
+from fastconv.kernels import residue_winograd
 from fastconv.kernels.residues import ConvBackwardData
 from fastconv.ops import conv_transpose as ops
 
@@ -26,6 +27,13 @@ CASES = [
     ((1, 17, 9, 11), (17, 9, 2, 2), 2, 0, 0, 1, 1),
     ((0, 3, 4, 5), (3, 2, 3, 3), 2, 1, 1, 1, 1),
     ((2, 3, 2, 3, 4), (3, 2, 2, 3, 2), (2, 1, 3), (0, 1, 1), (1, 0, 2), 1, 1),
+]
+WINOGRAD = [  # channels and classes fill vectors; what lies beyond the image; more tiles than one tile takes
+    ((2, 18, 5, 4), (18, 8, 4, 4), 2, 1, 1, 1, 1),
+    ((2, 3, 7, 4), (3, 16, 4, 2), (1, 2), (2, 0), (0, 1), 1, 1),
+    ((3, 5, 30), (5, 2, 16), 8, 3, 2, 1, 1),
+    ((1, 300, 9), (300, 1, 64), 16, 5, 0, 1, 1),
+    ((2, 20, 33, 31), (20, 4, 4, 4), 2, 0, 0, 1, 1),
 ]
 
 
@@ -58,6 +66,25 @@ def test_values(case, dtype, monkeypatch):
         )
     for n in range(x.shape[0]):
         assert_close(f(x[n], w, b, **settings), expected[n], dtype, w.size, scale)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", WINOGRAD, ids=str)
+def test_winograd(case, dtype, monkeypatch):
+    x, w, b, settings = arrays(case, dtype)
+    f, impl = function(x.ndim - 2), residue_winograd.ConvBackwardData
+    spec = ops._mirrored_spec(
+        *("", x.ndim - 2, x.shape, w.shape, None),
+        *(settings[name] for name in ("stride", "padding", "output_padding", "groups", "dilation")),
+        dtype,
+    )
+    assert impl.when(spec) is None
+    monkeypatch.setattr(_config, "IMPL", (impl.name,))
+    expected = oracle.conv_transpose(x, w, b, **settings)
+    scale = np.sqrt(oracle.conv_transpose(x**2, w**2, b**2, **settings))
+    result = f(x, w, b, **settings)
+    assert_close(result, expected, dtype, w.size // w.shape[1] + 1, scale, impl.name)
+    np.testing.assert_array_equal(f(x[:1], w, b, **settings), result[:1])
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if 0 < np.prod(case[0]) * np.prod(case[1]) < 3000], ids=str)
@@ -107,12 +134,16 @@ def test_forms_of_input():
     assert np.isnan(result[0, :, 4, 4]).all() and not np.isnan(result[1]).any()
 
 
-def test_a_channel_of_a_thousand_taps_is_one_product():
+def test_a_channel_of_a_thousand_taps_is_one_product(monkeypatch):
     x, w = np.ones((1, 1026, 3), np.float32), np.ones((1026, 1, 1024), np.float32)
-    y = F.conv_transpose1d(x, w, None, 256)
-    assert y.shape == (1, 1, 1536) and y[0, 0, 0] == 1026 and y[0, 0, 700] == 3 * 1026 and y[0, 0, -1] == 1026
+    for impl in (ConvBackwardData, residue_winograd.ConvBackwardData):
+        monkeypatch.setattr(_config, "IMPL", (impl.name,))
+        y = F.conv_transpose1d(x, w, None, 256)
+        assert y.shape == (1, 1, 1536)
+        np.testing.assert_allclose(y[0, 0, [0, 700, -1]], [1026, 3 * 1026, 1026], rtol=1e-4)
+    monkeypatch.setattr(_config, "IMPL", ())
     spec = ops._mirrored_spec("", 1, (1, 1026, 100), w.shape, None, 256, 0, 0, 1, 1, "float32")
-    assert ops.select("conv.bwd_data", spec) is ConvBackwardData
+    assert ops.select("conv.bwd_data", spec) is residue_winograd.ConvBackwardData
 
 
 @pytest.mark.smoke

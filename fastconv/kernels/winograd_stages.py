@@ -285,7 +285,7 @@ def make_output(FH, FW, APART, LANES):
         """One output channel of a block of tiles."""
         for j in range(0, count, LANES):
             if APART:
-                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, a.pitch, FH, FW)
+                winograd_out_apart(m, mi + j, a.m_plane, bias, oi, o, j, MW * a.pitch, a.pitch, FH, FW)
             else:
                 winograd_out(m, mi + j, a.m_plane, bias, oi, o, MW * j, MW * a.pitch, FH, FW)
         for n in range(0, runs.size, RUN):

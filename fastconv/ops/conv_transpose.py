@@ -19,7 +19,7 @@ from .._jit import Block, tile_body
 from .._registry import select
 from ..autograd.op import Op
 from ..driver import Row
-from ..kernels import residues  # noqa: F401  (it registers its implementation)
+from ..kernels import residue_winograd, residues  # noqa: F401  (they register their implementations)
 from ..packing import dense
 from ..simd import array_at, fields
 from ..specs import ConvSpec, whole_numbers

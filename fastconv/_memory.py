@@ -6,6 +6,7 @@ array that looks into it is gone; a full pool lets go of the sizes that have not
 """
 
 import ctypes
+import math
 import os
 import threading
 
@@ -14,10 +15,10 @@ import numpy as np
 from . import _config
 
 _SMALL = 1 << 15  # bytes; smaller arrays come from numpy, whose allocator keeps them warm by itself
-_ALIGN = 64
+_ALIGN, _BYTES = 64, np.dtype(np.uint8)
 
 _lock = threading.Lock()
-_free = {}  # size class -> list of raw arrays, the class used last at the end
+_free = {}  # size class -> list of buffers of ctypes, the class used last at the end
 _kept = 0  # bytes in _free
 _working = []  # working memory that nobody uses: as many pieces as calls have run at once
 _MOST_WORKING = 1 << 26  # bytes of a piece that is kept
@@ -42,23 +43,14 @@ def _size_class(nbytes):
     return -(-nbytes // step) * step
 
 
-class _Lease:
-    """Owns one raw buffer on behalf of an array; gives it back when the array dies."""
+class _Lease(np.ndarray):
+    """A view of one raw buffer, and the base of the array that is handed out; gives the buffer back when that dies.
 
-    __slots__ = ("__array_interface__", "_raw")
-
-    def __init__(self, raw, shape, dtype):
-        start = address(raw)
-        self._raw = raw
-        self.__array_interface__ = {
-            "data": (-(-start // _ALIGN) * _ALIGN, False),
-            "shape": shape,
-            "typestr": dtype.str,
-            "version": 3,
-        }
+    Of arrays on arrays NumPy keeps the last one alone, whose type is another: hence buffers are no arrays.
+    """
 
     def __del__(self):
-        _give_back(self._raw)
+        _give_back(self.base)
 
 
 def is_pooled(array):
@@ -69,12 +61,13 @@ def is_pooled(array):
 def _give_back(raw):
     global _kept
     # A garbage collection inside the lock may run this in the same thread: let the buffer go, never wait.
-    if raw.nbytes > _config.POOL_BYTES or not _lock.acquire(blocking=False):
+    size = len(raw)
+    if size > _config.POOL_BYTES or not _lock.acquire(blocking=False):
         return
     try:
-        _free[raw.nbytes] = _free.pop(raw.nbytes, [])
-        _free[raw.nbytes].append(raw)
-        _kept += raw.nbytes
+        _free[size] = _free.pop(size, [])
+        _free[size].append(raw)
+        _kept += size
         while _kept > _config.POOL_BYTES:
             _take(next(iter(_free)))
     finally:
@@ -104,18 +97,15 @@ if hasattr(os, "register_at_fork"):
 def empty(shape, dtype):
     """An uninitialised C-contiguous array; large ones are 64-byte aligned and come from the pool."""
     dtype = np.dtype(dtype)
-    count = 1
-    for size in shape:
-        count *= size
-    nbytes = count * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _SMALL:
         return np.empty(shape, dtype)
-    size = _size_class(nbytes + _ALIGN)
+    size = _size_class(nbytes)
     with _lock:
         raw = _take(size) if size in _free else None
     if raw is None:
-        raw = np.empty(size, np.uint8)
-    return np.asarray(_Lease(raw, tuple(shape), dtype))
+        raw = (ctypes.c_char * size).from_buffer(_aligned(size))  # pyright: ignore[reportArgumentType]
+    return np.ndarray(shape, dtype, _Lease(size, _BYTES, raw))  # pyright: ignore[reportArgumentType]
 
 
 def zeros(shape, dtype):
@@ -132,11 +122,14 @@ def borrow(nbytes):
         piece = _working.pop()
     except IndexError:
         piece = None
-    if piece is None or piece.nbytes < nbytes:
-        raw = np.empty(nbytes + _ALIGN, np.uint8)
-        skip = -address(raw) % _ALIGN
-        piece = raw[skip : skip + nbytes]
-    return piece
+    return _aligned(nbytes) if piece is None or piece.nbytes < nbytes else piece
+
+
+def _aligned(nbytes):
+    """Fresh memory at a whole number of cache lines."""
+    raw = np.empty(nbytes + _ALIGN, np.uint8)
+    skip = -address(raw) % _ALIGN
+    return raw[skip : skip + nbytes]
 
 
 def give_back(piece):

@@ -13,11 +13,12 @@ from numbers import Integral
 from .specs import _AXES, _three, whole_numbers
 
 _ITEMSIZE = {"float32": 4, "float64": 8}
+_POSITION = {"int32": 4, "int64": 8}
 
 
 @dataclass(frozen=True)
 class _Window:
-    """What the specs of all poolings share.  `indices`: the position of the maximum is computed too."""
+    """What the specs of all poolings share.  `indices`: the position of the maximum is computed too, in dtype `at`."""
 
     n: int
     c: int
@@ -28,6 +29,7 @@ class _Window:
     oh: int
     ow: int
     indices: bool = field(kw_only=True)
+    at: str = field(kw_only=True, default="int64")
     dtype: str = field(kw_only=True)
     ndim: int = field(kw_only=True)
 
@@ -48,11 +50,11 @@ class _Window:
     def out_pixels(self):
         return self.od * self.oh * self.ow
 
-    @property
+    @cached_property
     def x_shape(self):
         return (self.n, self.c, *(self.id, self.ih, self.iw)[3 - self.ndim :])
 
-    @property
+    @cached_property
     def y_shape(self):
         return (self.n, self.c, *(self.od, self.oh, self.ow)[3 - self.ndim :])
 
@@ -61,9 +63,15 @@ class _Window:
         """The same pooling, the position of each maximum computed too."""
         return replace(self, indices=True)
 
+    @cached_property
+    def with_short_indices(self):
+        """The same, for ourselves: positions in 32 bits where there are so few pixels."""
+        return replace(self, indices=True, at="int32" if self.in_pixels < 1 << 31 else "int64")
+
     def bytes(self):
         """Bytes of the input and the output (and the indices), each once."""
-        return _ITEMSIZE[self.dtype] * (prod(self.x_shape) + prod(self.y_shape)) + 8 * self.indices * prod(self.y_shape)
+        values, outputs = prod(self.x_shape) + prod(self.y_shape), prod(self.y_shape)
+        return _ITEMSIZE[self.dtype] * values + _POSITION[self.at] * self.indices * outputs
 
     def for_one_image(self):
         return replace(self, n=min(self.n, 1))
@@ -154,6 +162,7 @@ class AdaptiveSpec(_Window):
             count_include_pad=True,
             divisor=0,
             indices=self.indices,
+            at=self.at,
             dtype=self.dtype,
             ndim=self.ndim,
         )

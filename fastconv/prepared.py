@@ -37,22 +37,6 @@ def call(impl, spec, buffers):
     return known
 
 
-def repeat(emit, key, buffers):
-    """Run the rows `emit(*key, **buffers)`, which depend on the key alone: it says the sizes and dtypes of all buffers.
-
-    buffers: name -> dense array.
-    """
-    if not _jit.JIT or _config.DEBUG:
-        driver.launch(*emit(*key, **buffers))
-        return
-    full = emit, key, driver.get_num_threads()
-    known = _calls.get(full)
-    if known is None:
-        stand_ins = {name: np.empty(array.shape, array.dtype) for name, array in buffers.items()}
-        known = _keep(full, Program(emit(*key, **stand_ins), list(stand_ins.values())))
-    known.run_at([_memory.address(array) for array in buffers.values()])
-
-
 def run_rows(emit, arrays, *numbers):
     """Run the rows `emit(*arrays, *numbers)`, which depend on numbers and on the arrays' shapes and dtypes alone.
 
@@ -62,13 +46,13 @@ def run_rows(emit, arrays, *numbers):
         driver.launch(*emit(*arrays, *numbers))
         return
     given = [array for array in arrays if array is not None]
-    key = emit, *(None if array is None else (array.shape, array.dtype) for array in arrays), numbers, settings()
+    key = emit, numbers, settings(), *[None if array is None else (array.shape, array.dtype) for array in arrays]
     known = _calls.get(key)
     if known is None:
         stand_ins = [None if array is None else np.empty(array.shape, array.dtype) for array in arrays]
         memory = [array for array in stand_ins if array is not None]
         known = _keep(key, Program(emit(*stand_ins, *numbers), memory))
-    known.run_at([_memory.address(array) for array in given])
+    known.run_at(list(map(_memory.address, given)))
 
 
 def _keep(key, program):
@@ -83,13 +67,14 @@ def run(operation, spec, buffers, impl=None):
 
     impl: the implementation to take; default: the one that the registry selects.
     """
-    given = {name: array for name, array in buffers.items() if array is not None}
-    key = operation, impl, spec, tuple(given), settings(), registered()
+    arrays = [array for array in buffers.values() if array is not None]
+    names = tuple([name for name, array in buffers.items() if array is not None])
+    key = operation, impl, spec, names, settings(), registered()
     known = _calls.get(key)  # those of `call`, found without asking the registry
     if known is None or _config.DEBUG:
         impl = impl or select(operation, spec)
         if not can_prepare(impl):
             driver.launch(*impl.emit(spec, buffers))
             return
-        known = _keep(key, call(impl, spec, given))
-    known.run_at([_memory.address(array) for array in given.values()])
+        known = _keep(key, call(impl, spec, dict(zip(names, arrays, strict=True))))
+    known.run_at(list(map(_memory.address, arrays)))

@@ -86,6 +86,22 @@ def pick_lanes(typing, x, xi, places, pi, SPAN):
 
 
 @operation
+def pick_pair(typing, first, second, places, pi):
+    """The lanes of two vectors, side by side, at places[pi + lane] (32 bits); 0 where that is negative.  AVX-512."""
+    lanes = first.lanes
+
+    def codegen(context, b, sig, args):
+        table = context.make_array(sig.args[2])(context, b, args[2]).data
+        numbers = ir.VectorType(_i32, lanes)
+        place = b.load(b.bitcast(b.gep(table, [args[3]]), numbers.as_pointer()))
+        place.align = 4
+        mask = b.icmp_signed(">=", place, ir.Constant(numbers, [0] * lanes))
+        return b.select(mask, _permuted(b, first, args[0], args[1], place), _const(first, 0.0))
+
+    return first(first, second, places, types.intp), codegen
+
+
+@operation
 def winograd_picked_weights(typing, w, wi, places, u, ui, plane, FH, FW, SPAN):
     """`winograd_weights` of weights that lie in a short run: the vector of tap t is w[wi + places[t*LANES + lane]].
 

@@ -450,22 +450,31 @@ def activation_gradient_vector(g, v, alpha, beta, name):
 # ---- gradients of overlapping windows; the compiled forms are in `simd_collect.py`
 
 
-def _windows_over(c, first, out, kw, sw):
-    return [first + m for m in range(-(-(c + 1 - kw) // sw), c // sw + 1) if 0 <= first + m < out]
+def _slide(gx, xi, x_row, top, bottom, columns, oh, ow, first, sizes, total):
+    """gx[xi + t*x_row + c] = total(t, c, windows (i, j) that hold it)."""
+    kh, kw, sh, sw, pw = sizes
+    for t in range(top, bottom):
+        rows = [i for i in range(oh) if i * sh <= t < i * sh + kh]
+        for c in range(min(LANES * sw, columns)):
+            over = [j for j in range(ow) if 0 <= c + pw - (j - first) * sw < kw]
+            gx[xi + t * x_row + c] = total(t, c, [(i, j) for i in rows for j in over])
 
 
 def slide_maxima(
-    gy, at, gi, plane_step, planes, oh, ow, first, base, gx, xi, x_row, top, bottom, left, right, kh, kw, sh, sw
+    gy, at, gi, plane_step, planes, oh, ow, first, base, gx, xi, x_row, top, bottom, columns, kh, kw, sh, sw, pw
 ):
-    for t in range(top, bottom):
-        rows = [i for i in range(oh) if i * sh <= t < i * sh + kh]
-        for c in range(max(0, left), min(LANES * sw, right)):
-            columns = _windows_over(c, first, ow, kw, sw)
-            places = [gi + z * plane_step + i * ow + j for z in range(planes) for i in rows for j in columns]
-            here = base + t * x_row + c
-            gx[xi + t * x_row + c] = sum((gy[p] for p in places if at[p] == here), gx.dtype.type(0))
+    def total(t, c, windows):
+        places = [gi + z * plane_step + i * ow + j for z in range(planes) for i, j in windows]
+        return sum((gy[p] for p in places if at[p] == base + t * x_row + c), gx.dtype.type(0))
+
+    _slide(gx, xi, x_row, top, bottom, columns, oh, ow, first, (kh, kw, sh, sw, pw), total)
 
 
-def collect_columns(s, first, out, gx, xi, left, right, kw, sw):
-    for c in range(max(0, left), min(LANES * sw, right)):
-        gx[xi + c] = sum((s[j] for j in _windows_over(c, first, out, kw, sw)), gx.dtype.type(0))
+def slide_means(
+    gy, shares, along, gi, si, planes, oh, ow, first, gx, xi, x_row, top, bottom, columns, kh, kw, sh, sw, pw
+):
+    def total(_t, _c, windows):
+        rows = [(z * oh + i, j) for z in range(planes) for i, j in windows]
+        return sum((gy[gi + r * ow + j] * shares[si + r] * along[j] for r, j in rows), gx.dtype.type(0))
+
+    _slide(gx, xi, x_row, top, bottom, columns, oh, ow, first, (kh, kw, sh, sw, pw), total)

@@ -60,6 +60,11 @@ def pick_lanes(x, xi, places, pi, span):
     return np.array([run[p] if p >= 0 else 0 for p in base._take(places, pi)], x.dtype)
 
 
+def pick_pair(first, second, places, pi):
+    both = np.concatenate([first, second])
+    return np.array([both[p] if p >= 0 else 0 for p in base._take(places, pi)], both.dtype)
+
+
 def store_interleaved(c, ci, c_m, y, yi, low, high, rows):
     for i in range(base.LANES):
         for m in range(rows):

@@ -245,21 +245,22 @@ def _first_taps(b, vec, rows, m, kh, kw, sh, sw):
 
 
 def _positions(b, vec, taps, base, x_row, kw, sw):
-    """base + tap // KW * x_row + tap % KW + lane*SW, in 64 bits."""
-    wide = ir.VectorType(_i64, vec.lanes)
+    """base + tap // KW * x_row + tap % KW + lane*SW, in as many bits as base has."""
+    wide = ir.VectorType(base.type, vec.lanes)
     row = b.udiv(taps, _ints(vec, [kw] * vec.lanes))
     column = b.add(
         b.sub(taps, b.mul(row, _ints(vec, [kw] * vec.lanes))), _ints(vec, [i * sw for i in range(vec.lanes)])
     )
-    inside = b.add(b.sext(column, wide), b.mul(b.sext(row, wide), _splat(b, vec, x_row, _i64)))
-    return b.add(_splat(b, vec, base, _i64), inside)
+    row, column = (b.sext(v, wide) if base.type != _i32 else v for v in (row, column))
+    inside = b.add(column, b.mul(row, _splat(b, vec, x_row, base.type)))
+    return b.add(_splat(b, vec, base, base.type), inside)
 
 
 @operation
 def argmax_rows(
     typing, x, xi, x_row, top, bottom, left, right, y, at, yi, y_row, rows, columns, base, OP, KH, KW, SH, SW, R, EDGE
 ):
-    """`pool_rows` for the maximum and its position, stored in y and at (int64) for rows m < rows and lanes j < columns.
+    """`pool_rows` for the maximum and its position, stored in y and at for rows m < rows and lanes j < columns.
 
     base: the position of x[xi] in its plane.  Of equal values the first wins; with MAX_NAN the last NaN.
     Returns whether there may be a NaN among the inputs that MAX has lost.
@@ -301,16 +302,19 @@ def _store_winners(context, b, array_types, args, winners, sizes, x_row):
     vec = winners[0].vec
     _store_rows(context, b, array_types[0], (y, index, stride, rows, columns), [b.load(w.value) for w in winners], edge)
     data, mask = context.make_array(array_types[1])(context, b, at).data, _below(b, vec, columns)
+    bits = array_types[1].dtype.bitwidth
+    base, x_row = (v if bits == 64 else b.trunc(v, _i32) for v in (base, x_row))
     for m, winner in enumerate(winners):
         with b.if_then(b.icmp_signed("<", _i64(m), rows)):
-            value = _positions(b, vec, b.load(winner.tap), b.add(base, b.mul(x_row, _i64(m * sh))), x_row, kw, sw)
+            first = b.add(base, b.mul(x_row, base.type(m * sh)))
+            value = _positions(b, vec, b.load(winner.tap), first, x_row, kw, sw)
             pointer = b.gep(data, [b.add(index, b.mul(stride, _i64(m)))])
             pointer = b.bitcast(pointer, value.type.as_pointer())
             if edge:
-                name = f"llvm.masked.store.v{vec.lanes}i64.p0"
-                _call(b, name, ir.VoidType(), value, pointer, _i32(8), mask)
+                name = f"llvm.masked.store.v{vec.lanes}i{bits}.p0"
+                _call(b, name, ir.VoidType(), value, pointer, _i32(bits // 8), mask)
             else:
-                b.store(value, pointer).align = 8
+                b.store(value, pointer).align = bits // 8
 
 
 def _reduce(context, b, x, args, op):
@@ -385,25 +389,36 @@ def _interleave(b, vec, phases):
     return result
 
 
+class PixelRows:
+    """Rows of LANES * SW neighbouring pixels, of which the first `columns` are stored."""
+
+    def __init__(self, b, place, columns, sw):
+        self.b, self.place, self.columns = b, place, columns
+        self.masks = [_below(b, place.vec, columns, p * place.vec.lanes) for p in range(sw)]
+
+    def store(self, phases, offset):
+        """Store one row, at an offset: the SW vectors of its phases."""
+        b, place, lanes = self.b, self.place, self.place.vec.lanes
+        for p, value in enumerate(_interleave(b, place.vec, phases)):
+            at = b.add(offset, _i64(p * lanes))
+            _check_run(b, place, at, b.sub(self.columns, _i64(p * lanes)))
+            place.masked_store(value, at, self.masks[p])
+
+
 class _Windows:
     """LANES disjoint windows of KH x KW input pixels: stores what each pixel gets."""
 
     def __init__(self, context, b, array_type, args, kh, kw):
-        array, index, self.stride, self.rows, self.columns = args
-        self.b, self.kh, self.kw = b, kh, kw
-        self.place = Place(context, b, array_type, array, index)
-        self.vec = self.place.vec
-        self.masks = [_below(b, self.vec, self.columns, p * self.vec.lanes) for p in range(kw)]
+        array, index, self.stride, self.rows, columns = args
+        self.b, self.kh, place = b, kh, Place(context, b, array_type, array, index)
+        self.vec, self.pixels = place.vec, PixelRows(b, place, columns, kw)
 
     def store(self, row_of):
         """row_of(r): the KW phases of row r."""
-        b, lanes = self.b, self.vec.lanes
+        b = self.b
         for r in range(self.kh):
             with b.if_then(b.icmp_signed("<", _i64(r), self.rows)):
-                for p, value in enumerate(_interleave(b, self.vec, row_of(r))):
-                    offset = b.add(b.mul(self.stride, _i64(r)), _i64(p * lanes))
-                    _check_run(b, self.place, offset, b.sub(self.columns, _i64(p * lanes)))
-                    self.place.masked_store(value, offset, self.masks[p])
+                self.pixels.store(row_of(r), b.mul(self.stride, _i64(r)))
 
 
 def _gradients(context, b, array_type, args):
@@ -437,6 +452,16 @@ def spread_windows(typing, gy, gi, count, row_count, column_counts, ci, gx, xi, 
     ), codegen
 
 
+def load_positions(b, vec, array_type, data, index, mask):
+    """The low 32 bits of the positions at an index, -1 where they are masked."""
+    bits = array_type.dtype.bitwidth
+    kind = ir.VectorType(ir.IntType(bits), vec.lanes)
+    pointer, nowhere = b.bitcast(b.gep(data, [index]), kind.as_pointer()), ir.Constant(kind, [-1] * vec.lanes)
+    name = f"llvm.masked.load.v{vec.lanes}i{bits}.p0"
+    value = _call(b, name, kind, pointer, _i32(bits // 8), mask, nowhere)
+    return value if bits == 32 else b.trunc(value, ir.VectorType(_i32, vec.lanes))
+
+
 @operation
 def scatter_windows(typing, gy, at, gi, count, base, gx, xi, x_row, rows, columns, KH, KW):
     """Disjoint windows: each gy[gi + j] goes to its position at[gi + j], all other pixels get 0.
@@ -450,13 +475,10 @@ def scatter_windows(typing, gy, at, gi, count, base, gx, xi, x_row, rows, column
     def codegen(context, b, sig, args):
         windows = _Windows(context, b, gx, args[5:10], *sizes)
         vec, mask = windows.vec, _below(b, windows.vec, args[3])
-        values, wide = _gradients(context, b, gy, (args[0], args[2], args[3])), ir.VectorType(_i64, vec.lanes)
-        data = context.make_array(at)(context, b, args[1]).data
-        pointer = b.bitcast(b.gep(data, [args[2]]), wide.as_pointer())
-        nowhere = ir.Constant(wide, [-1] * vec.lanes)
-        positions = _call(b, f"llvm.masked.load.v{vec.lanes}i64.p0", wide, pointer, _i32(8), mask, nowhere)
-        lane = ir.Constant(wide, [i * sizes[1] for i in range(vec.lanes)])
-        tap = b.trunc(b.sub(positions, b.add(_splat(b, vec, args[4], _i64), lane)), ir.VectorType(_i32, vec.lanes))
+        values = _gradients(context, b, gy, (args[0], args[2], args[3]))
+        positions = load_positions(b, vec, at, context.make_array(at)(context, b, args[1]).data, args[2], mask)
+        lane = _ints(vec, [i * sizes[1] for i in range(vec.lanes)])
+        tap = b.sub(positions, b.add(_splat(b, vec, b.trunc(args[4], _i32), _i32), lane))
 
         def row_of(r):
             first = b.trunc(b.mul(windows.stride, _i64(r)), _i32)

@@ -36,6 +36,18 @@ def make_pick(span):
     return make
 
 
+def make_pick_pair():
+    def make(module, store):
+        pick_pair, load = module.pick_pair, simd.load_vector if module is simd_permute else simd_python.load_vector
+
+        def pick(x, places, pi, y):
+            store(pick_pair(load(x, 0), load(x, y.size), places, pi), y, 0)
+
+        return pick
+
+    return make
+
+
 def make_interleave(rows):
     def make(module, store):
         store_interleaved = module.store_interleaved
@@ -69,3 +81,14 @@ def test_store_interleaved(lanes, rows):
         for interleave, y in zip(both(make_interleave(rows)), results, strict=True):
             interleave(c, 1, 40 - lanes, y, 4, low, high)
         np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.skipif(simd.isa.name != "avx512", reason="one instruction of AVX-512")
+def test_pick_pair(lanes):
+    r = np.random.default_rng(lanes)
+    x = r.standard_normal(2 * lanes).astype("float32" if lanes * 4 == simd.isa.width else "float64")
+    places = r.integers(-1, 2 * lanes, 2 * lanes).astype(np.int32)
+    results = [np.zeros(lanes, x.dtype) for _ in range(2)]
+    for pick, y in zip(both(make_pick_pair()), results, strict=True):
+        pick(x, places, 2, y)
+    np.testing.assert_array_equal(*results)

@@ -39,6 +39,7 @@ _CORE = {
     "simd_window",
     "simd_winograd",
     "simd_winograd_backward",
+    "simd_winograd_pieces",
     "specs",
 }
 ARROWS = {
@@ -69,7 +70,8 @@ ARROWS = {
     "simd_permute": {"_config", "simd_isa", "simd_place", "simd_window", "simd_winograd"},
     "simd_window": {"_config", "simd_place"},
     "simd_winograd": {"_config", "simd_place", "simd_python_winograd"},
-    "simd_winograd_backward": {"simd_place", "simd_python_winograd", "simd_winograd"},
+    "simd_winograd_backward": {"simd_place", "simd_python_winograd", "simd_winograd", "simd_winograd_pieces"},
+    "simd_winograd_pieces": {"simd_place", "simd_python_winograd", "simd_winograd"},
     "simd_spread": {"_config", "simd_place", "simd_vector"},
     "simd_sync": {"simd_place"},
     "simd_taps": {"simd_place", "simd_vector"},

@@ -19,9 +19,6 @@ from .window import SIZES, fill_row, max_row, rows_per_tile, sizes
 
 _COLUMNS = {"first": "i8", "end": "i8"}  # of the window of each output column
 RowsBlock = Block("AdaptivePoolRows", {"x": None, "y": None, "scratch": None, **_COLUMNS}, numbers=f"{SIZES} rows part")
-IndexRowsBlock = Block(
-    "AdaptivePoolIndexRows", {"x": None, "y": None, "at": "i8", **_COLUMNS}, numbers=f"{SIZES} rows part"
-)
 
 # 1 / pixels of a window is its row's share times its column's; spans: of each window row (first, end) depth and row
 _SHARES = {"shares": None, "column_shares": None, "spans": "i8"}
@@ -159,14 +156,15 @@ def make_adaptive_maximum(dtype):
 
 
 @lru_cache
-def make_adaptive_argmax(dtype):
-    KIND = np.dtype(dtype).str[1:]
+def make_adaptive_argmax(dtype, at):
+    KIND, AT = np.dtype(dtype).str[1:], np.dtype(at).str[1:]
+    block_type = Block(f"AdaptivePoolIndexRows{AT}", {"x": None, "y": None, "at": AT, **_COLUMNS}, f"{SIZES} rows part")
 
-    @tile_body(IndexRowsBlock, dtype)
+    @tile_body(block_type, dtype)
     def adaptive_max_pool_fwd_indices(block, tile, worker):
         """y[r, j] and its position in the plane.  Tile: `part` output rows."""
         a = fields(block)
-        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i8")
+        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, AT)
         first, end = array_at(a.first, a.first_size, "i8"), array_at(a.end, a.end_size, "i8")
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             pixels = a.id * a.ih * a.iw
@@ -192,7 +190,7 @@ def make_adaptive_argmax(dtype):
 
 
 @lru_cache(maxsize=256)
-def _columns(size, out):
+def columns_of(size, out):
     """The first column of each window and the one behind its last, read-only."""
     first = np.array([j * size // out for j in range(out)], np.int64)
     end = np.array([-(-(j + 1) * size // out) for j in range(out)], np.int64)
@@ -202,7 +200,7 @@ def _columns(size, out):
 
 def _rows(spec, body, buffers, rows, row_work, scratch):
     part = rows_per_tile(rows, row_work)
-    values = {**buffers, **_columns(spec.iw, spec.ow), **sizes(spec), "rows": rows, "part": part}
+    values = {**buffers, **columns_of(spec.iw, spec.ow), **sizes(spec), "rows": rows, "part": part}
     return [Row(body, -(-rows // part), values, rows * row_work, scratch)]
 
 
@@ -253,7 +251,7 @@ class EvenMaximum(_Even):
 @lru_cache(maxsize=256)
 def mean_tables(spec):
     """The numbers and the read-only tables of a mean and its gradient."""
-    ends = [_columns(*pair) for pair in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow))]
+    ends = [columns_of(*pair) for pair in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow))]
     depth, rows, columns = (1 / (table["end"] - table["first"]) for table in ends)
     pairs = [np.stack([table["first"], table["end"]], 1) for table in ends[:2]]
     spans = np.concatenate([np.repeat(pairs[0], spec.oh, 0), np.tile(pairs[1], (spec.od, 1))], 1)
@@ -281,7 +279,7 @@ def _picked(spec, transposed):
     """The tables of the mean, or of its gradient, as one small matrix per axis."""
     axes = []
     for size, out in ((spec.id, spec.od), (spec.ih, spec.oh), (spec.iw, spec.ow)):
-        columns = _columns(size, out)
+        columns = columns_of(size, out)
         counts = columns["end"] - columns["first"]
         taps = np.arange(counts.max(initial=1))
         at = np.minimum(columns["first"][:, None] + taps, size - 1)
@@ -392,7 +390,7 @@ class AdaptiveIndices(_Adaptive):
     def emit(spec, buffers):
         rows = spec.planes * spec.od * spec.oh
         work = 20 + 1.0 * spec.in_pixels / max(spec.od * spec.oh, 1)
-        return _rows(spec, make_adaptive_argmax(spec.dtype), buffers, rows, work, 0)
+        return _rows(spec, make_adaptive_argmax(spec.dtype, spec.at), buffers, rows, work, 0)
 
 
 @implements("adaptive_max_pool.bwd", rank=90)

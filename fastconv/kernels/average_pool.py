@@ -114,38 +114,6 @@ def make_average_backward(dtype):
     return avg_pool_bwd_separable
 
 
-@lru_cache
-def make_average_spread(dtype, SW):
-    KIND = np.dtype(dtype).str[1:]
-    ITEM = np.dtype(dtype).itemsize
-
-    @tile_body(BackwardBlock, dtype)
-    def avg_pool_bwd_disjoint(block, tile, worker):
-        """gx[r, c] = gy / count of the window that holds (r, c), 0 where there is none.  Tile: `part` input rows."""
-        a = fields(block)
-        gx, gy = array_at(a.gx, a.gx_size, KIND), array_at(a.gy, a.gy_size, KIND)
-        cd, ch, cw = array_at(a.cd, a.cd_size, KIND), array_at(a.ch, a.ch_size, KIND), array_at(a.cw, a.cw_size, KIND)
-        s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)[: a.ow]
-        last = -1
-        for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
-            plane, z, i = r // (a.id * a.ih), r // a.ih % a.id // a.sd, r % a.ih // a.sh
-            row, out = (plane * a.od + z) * a.oh + i, gx[r * a.iw : (r + 1) * a.iw]
-            if z >= a.od or i >= a.oh:
-                fill_row(out, out.dtype.type(0))
-                continue
-            if row != last:
-                count, source = cd[z] * ch[i], gy[row * a.ow : (row + 1) * a.ow]
-                for j in range(a.ow):
-                    s[j] = source[j] / (count * cw[j])
-                last = row
-            for j in range(a.ow):
-                for w in range(SW):
-                    out[np.uintp(j * SW + w)] = s[j]
-            fill_row(out[a.ow * SW :], out.dtype.type(0))
-
-    return avg_pool_bwd_disjoint
-
-
 # ---- implementations
 
 
@@ -206,31 +174,3 @@ class AverageBackward(Impl):
         return [
             _rows(spec, make_average_backward(spec.dtype), buffers, spec.id * spec.ih, _backward_work(spec), spec.ow)
         ]
-
-
-@implements("avg_pool.bwd", rank=20)
-class AverageDisjoint(Impl):
-    """Windows side by side: each gradient is copied to the pixels of its window."""
-
-    name = "avg_pool_bwd_disjoint"
-
-    @staticmethod
-    def when(spec):
-        if (spec.kd, spec.kh, spec.kw) != (spec.sd, spec.sh, spec.sw) or any((spec.pd, spec.ph, spec.pw)):
-            return "needs a stride equal to the kernel, and no padding"
-        if spec.sw > 8 or spec.ow * spec.sw > spec.iw:
-            return "needs windows at most 8 wide that lie inside the image"
-        return None
-
-    @staticmethod
-    def cost(spec):
-        return spec.planes * spec.id * spec.ih * _spread_work(spec)
-
-    @staticmethod
-    def emit(spec, buffers):
-        body = make_average_spread(spec.dtype, spec.sw)
-        return [_rows(spec, body, buffers, spec.id * spec.ih, _spread_work(spec), spec.ow)]
-
-
-def _spread_work(spec):
-    return 10 + 0.15 * spec.iw + 0.2 * spec.ow / spec.sh

@@ -255,17 +255,21 @@ def _row(body, shape, cost, values):
     return [Row(body, -(-channels // part), {**values, **numbers}, work)]
 
 
-def forward_rows(shape, dtype, track, **arrays):
+def forward_rows(x, y, stats, weight, bias, running_mean, running_var, options, track):
     """y from x, dense (n, channels, ...), and stats (channels, 4): guess, mean, variance, rstd.
 
     track: whether running_mean and running_var are there, to be updated; options: of `options_of`.
     """
-    return _row(make_batch_norm(dtype), shape, 0.5, {**arrays, "track": int(track)})
+    values = {"x": x, "y": y, "stats": stats, "weight": weight, "bias": bias, "options": options, "track": int(track)}
+    running = {"running_mean": running_mean, "running_var": running_var}
+    return _row(make_batch_norm(x.dtype), x.shape, 0.5, values | running)
 
 
-def backward_rows(shape, dtype, clamped, **arrays):
+def backward_rows(x, g, gx, gw, gb, stats, weight, bias, options, clamped):
     """gx, gw and gb from x, g and what the forward rows were given and gave; clamped: whether a bound is a number."""
-    return _row(make_batch_norm_gradient(dtype, clamped), shape, 0.7, {**arrays, "track": 0})
+    values = {"x": x, "g": g, "gx": gx, "gw": gw, "gb": gb, "stats": stats}
+    values |= {"weight": weight, "bias": bias, "options": options, "track": 0}
+    return _row(make_batch_norm_gradient(x.dtype, clamped), x.shape, 0.7, values)
 
 
 @lru_cache

@@ -31,10 +31,10 @@ def make_channel_sums(dtype):
     return channel_sums
 
 
-def channel_sums_rows(shape, dtype, **arrays):
-    """sums (channels) of x, dense of this shape (n, channels, pixels)."""
+def channel_sums_rows(x, sums, shape):
+    """sums (channels) of x, dense, taken as of this shape (n, channels, pixels)."""
     n, channels, pixels = shape
     work = n * channels * (pixels * 0.15 + 5)
     part = max(1, min(channels, int(8000 * channels / max(1, work))))
-    numbers = {"n": n, "channels": channels, "pixels": pixels, "part": part}
-    return [Row(make_channel_sums(dtype), -(-channels // part), {**arrays, **numbers}, work)]
+    values = {"x": x, "sums": sums, "n": n, "channels": channels, "pixels": pixels, "part": part}
+    return [Row(make_channel_sums(x.dtype), -(-channels // part), values, work)]

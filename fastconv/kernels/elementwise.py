@@ -11,7 +11,7 @@ from .. import _memory
 from .._jit import Block, tile_body
 from ..driver import Row
 from ..packing import dense
-from ..prepared import repeat
+from ..prepared import run_rows
 from ..simd import array_at, fields, lanes, load_vector, load_window, store_vector
 from ..simd_formulas import FROM_OUTPUT
 from ..simd_math import activation_gradient_vector, activation_vector
@@ -95,31 +95,29 @@ def gradient_row(name, g, v, gx, alpha=0.0, beta=0.0):
     return _row(make_gradient(name, g.dtype), name, g.size, {"g": g, "v": v, "gx": gx}, alpha, beta)
 
 
-def activation_rows(name, alpha, beta, size, dtype, **arrays):
-    """`activation_row` for calls that come again: size and dtype are those of the arrays x and y."""
-    return [activation_row(name, arrays["x"], arrays["y"], alpha, beta)]
+def _rows(x, y, name, *parameters):
+    return [activation_row(name, x, y, *parameters)]
 
 
-def gradient_rows(name, alpha, beta, size, dtype, **arrays):
-    """`gradient_row` in the same way, of g, v and gx."""
-    return [gradient_row(name, arrays["g"], arrays["v"], arrays["gx"], alpha, beta)]
+def _gradient_rows(g, v, gx, name, *parameters):
+    return [gradient_row(name, g, v, gx, *parameters)]
 
 
-def activated(name, x, alpha=0.0, beta=0.0):
-    """act(x) of an array in any memory order; float16 is computed in float32."""
+def activated(name, x, *parameters):
+    """act(x) of an array in any memory order; float16 is computed in float32.  parameters: alpha, beta."""
     if x.dtype == np.float16:
-        return activated(name, x.astype(np.float32), alpha, beta).astype(np.float16)
+        return activated(name, x.astype(np.float32), *parameters).astype(np.float16)
     y = _memory.empty(x.shape, x.dtype)
-    repeat(activation_rows, (name, alpha, beta, x.size, x.dtype), {"x": dense(x), "y": y})
+    run_rows(_rows, (dense(x), y), name, *parameters)
     return y
 
 
-def activation_gradient(name, g, v, alpha=0.0, beta=0.0):
+def activation_gradient(name, g, v, *parameters):
     """The gradient of the input, like `activated`."""
     if g.dtype == np.float16:
-        return activation_gradient(name, g.astype(np.float32), v.astype(np.float32), alpha, beta).astype(np.float16)
+        return activation_gradient(name, g.astype(np.float32), v.astype(np.float32), *parameters).astype(np.float16)
     gx = _memory.empty(g.shape, g.dtype)
-    repeat(gradient_rows, (name, alpha, beta, g.size, g.dtype), {"g": dense(g), "v": dense(v), "gx": gx})
+    run_rows(_gradient_rows, (dense(g), dense(v), gx), name, *parameters)
     return gx
 
 
@@ -128,7 +126,5 @@ __all__ = [
     "activated",
     "activation_gradient",
     "activation_row",
-    "activation_rows",
     "gradient_row",
-    "gradient_rows",
 ]

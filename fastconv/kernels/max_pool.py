@@ -27,10 +27,7 @@ from .window import (
 )
 
 RowsBlock = Block("MaxPoolRows", "x y scratch", numbers=f"{GEOMETRY} rows part")
-IndexRowsBlock = Block("MaxPoolIndexRows", {"x": None, "y": None, "at": "i8"}, numbers=f"{GEOMETRY} rows part")
-PlanesBlock = Block(
-    "MaxPoolPlanes", {"big": None, "small": None, "at": "i8"}, numbers="big_pixels small_pixels planes part together"
-)
+_PLANES = "big_pixels small_pixels planes part together"
 
 
 @helper
@@ -81,14 +78,14 @@ def first_positions(at, a, d0, d1, h0, h1, row):
 
 
 @lru_cache
-def make_argmax_rows(dtype):
-    KIND = np.dtype(dtype).str[1:]
+def make_argmax_rows(dtype, at):
+    KIND, AT = np.dtype(dtype).str[1:], np.dtype(at).str[1:]
 
-    @tile_body(IndexRowsBlock, dtype)
+    @tile_body(Block(f"MaxPoolIndexRows{AT}", {"x": None, "y": None, "at": AT}, f"{GEOMETRY} rows part"), dtype)
     def max_pool_fwd_indices(block, tile, worker):
         """y[r, j] and its position, tap by tap along whole rows.  Tile: `part` output rows."""
         a = fields(block)
-        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i8")
+        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, AT)
         for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
             plane, z0, i0 = r // (a.od * a.oh), r // a.oh % a.od * a.sd - a.pd, r % a.oh * a.sh - a.ph
             d0, d1 = valid_taps(z0, a.id, a.kd, a.dd)
@@ -119,10 +116,10 @@ def add_at(plane, pixels, position, value):
 
 
 @lru_cache
-def make_scatter(dtype):
-    KIND = np.dtype(dtype).str[1:]
+def make_scatter(dtype, at):
+    KIND, AT = np.dtype(dtype).str[1:], np.dtype(at).str[1:]
 
-    @tile_body(PlanesBlock, dtype)
+    @tile_body(Block(f"MaxPoolScatter{AT}", {"big": None, "small": None, "at": AT}, _PLANES), dtype)
     def max_pool_bwd_scatter(block, tile, worker):
         """big[p, at[p, o]] += small[p, o], big being zero before; positions outside the plane are left out.
 
@@ -130,7 +127,7 @@ def make_scatter(dtype):
         """
         a = fields(block)
         big, small = array_at(a.big, a.big_size, KIND), array_at(a.small, a.small_size, KIND)
-        at = array_at(a.at, a.at_size, "i8")
+        at = array_at(a.at, a.at_size, AT)
         n, m, pixels = a.small_pixels, a.big_pixels, np.uintp(a.big_pixels)
         p, end = tile * a.part, min((tile + 1) * a.part, a.planes)
         while p + 4 <= end and a.together:
@@ -150,15 +147,15 @@ def make_scatter(dtype):
 
 
 @lru_cache
-def make_gather(dtype):
-    KIND = np.dtype(dtype).str[1:]
+def make_gather(dtype, at):
+    KIND, AT = np.dtype(dtype).str[1:], np.dtype(at).str[1:]
 
-    @tile_body(PlanesBlock, dtype)
+    @tile_body(Block(f"MaxPoolGather{AT}", {"big": None, "small": None, "at": AT}, _PLANES), dtype)
     def max_pool_gather(block, tile, worker):
         """small[p, o] = big[p, at[p, o]], 0 for positions outside the plane.  Tile: `part` planes."""
         a = fields(block)
         big, small = array_at(a.big, a.big_size, KIND), array_at(a.small, a.small_size, KIND)
-        at = array_at(a.at, a.at_size, "i8")
+        at = array_at(a.at, a.at_size, AT)
         for p in range(tile * a.part, min((tile + 1) * a.part, a.planes)):
             plane = big[p * a.big_pixels : (p + 1) * a.big_pixels]
             for o in range(p * a.small_pixels, (p + 1) * a.small_pixels):
@@ -216,7 +213,7 @@ class MaxIndices(Impl):
         rows = spec.planes * spec.od * spec.oh
         part = rows_per_tile(rows, spec.ow * (2 + 0.6 * spec.taps))
         values = {name: buffers[name] for name in ("x", "y", "at")} | geometry(spec) | {"rows": rows, "part": part}
-        return [Row(make_argmax_rows(spec.dtype), -(-rows // part), values, MaxIndices.cost(spec))]
+        return [Row(make_argmax_rows(spec.dtype, spec.at), -(-rows // part), values, MaxIndices.cost(spec))]
 
 
 def _plane_work(spec):
@@ -252,7 +249,7 @@ class MaxScatter(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        return [planes_row(make_scatter(spec.dtype), spec, buffers["gx"], buffers["gy"], buffers["at"])]
+        return [planes_row(make_scatter(spec.dtype, spec.at), spec, buffers["gx"], buffers["gy"], buffers["at"])]
 
 
 @implements("max_pool.gather", rank=90)
@@ -267,4 +264,4 @@ class MaxGather(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        return [planes_row(make_gather(spec.dtype), spec, buffers["x"], buffers["y"], buffers["at"])]
+        return [planes_row(make_gather(spec.dtype, spec.at), spec, buffers["x"], buffers["y"], buffers["at"])]

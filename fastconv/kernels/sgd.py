@@ -63,8 +63,8 @@ def tiles_of(sizes):
     return np.array([(i, first) for i, size in enumerate(sizes) for first in range(0, size, PART)], np.int64).ravel()
 
 
-def sgd_rows(dtype, lines, tiles_size, moving, nesterov, **arrays):
-    """One step; what `table` leads to are dense arrays of `dtype` that stay alive until it has run.  lines,
-    tiles_size: the sizes of `table` and `tiles`."""
-    tiles = tiles_size // 2
-    return [Row(make_sgd(dtype), tiles, {**arrays, "moving": moving, "nesterov": nesterov}, 0.2 * PART * tiles)]
+def sgd_rows(table, tiles, options, dtype, moving, nesterov):
+    """One step; what `table` leads to are dense arrays of `dtype` that stay alive until it has run."""
+    count = tiles.size // 2
+    values = {"table": table, "tiles": tiles, "options": options, "moving": moving, "nesterov": nesterov}
+    return [Row(make_sgd(dtype), count, values, 0.2 * PART * count)]

@@ -22,7 +22,6 @@ from .window import rows_per_tile
 
 _SIZES = "ih iw oh ow ph pw blocks part far"
 MaxBlock = Block("WindowMax", "x y", numbers=_SIZES)
-IndexBlock = Block("WindowArgmax", {"x": None, "y": None, "at": "i8"}, numbers=_SIZES)
 AverageBlock = Block("WindowAverage", "x y row_counts column_counts", numbers=_SIZES)
 
 
@@ -64,15 +63,15 @@ def make_window_max(dtype, KH, KW, SH, SW, R):
 
 
 @lru_cache
-def make_window_argmax(dtype, KH, KW, SH, SW, R):
-    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+def make_window_argmax(dtype, KH, KW, SH, SW, R, at):
+    KIND, LANES, AT = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(at).str[1:]
     DOWN, FAR = (R - 1) * SH + KH, (KW - 1) // SW * SW + SW * LANES
 
-    @tile_body(IndexBlock, dtype)
+    @tile_body(Block(f"WindowArgmax{AT}", {"x": None, "y": None, "at": AT}, _SIZES), dtype)
     def max_pool_fwd_window_indices(block, tile, worker):
         """y[p, i, j] = the maximum of its window, at[p, i, j] = its position.  Tile: `part` blocks of R rows."""
         a = fields(block)
-        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, "i8")
+        x, y, at = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.at, a.at_size, AT)
         high = (a.oh + R - 1) // R
         for n in range(tile * a.part, min((tile + 1) * a.part, a.blocks)):
             plane, i = n // high, n % high * R
@@ -173,20 +172,20 @@ def block_work(spec, R, per_tap):
 
 
 @lru_cache(maxsize=1024)
-def _plan(make, spec, per_tap):
+def _plan(make, spec, per_tap, *kinds):
     """(body, tiles, numbers, work) of a row: all but its buffers."""
     R = block_rows(spec)
     blocks = spec.planes * -(-spec.oh // R)
     work = block_work(spec, R, per_tap)
     part = rows_per_tile(blocks, work)
     numbers = {name: getattr(spec, name) for name in ("ih", "iw", "oh", "ow", "ph", "pw")}
-    body, far = make(spec.dtype, spec.kh, spec.kw, spec.sh, spec.sw, R), int(spec.bytes() > SECOND_LEVEL)
+    body, far = make(spec.dtype, spec.kh, spec.kw, spec.sh, spec.sw, R, *kinds), int(spec.bytes() > SECOND_LEVEL)
     return body, -(-blocks // part), {**numbers, "blocks": blocks, "part": part, "far": far}, blocks * work
 
 
-def window_row(make, spec, buffers, per_tap):
-    """The row of a program: `make` gives the kernel."""
-    body, tiles, numbers, work = _plan(make, spec, per_tap)
+def window_row(make, spec, buffers, per_tap, *kinds):
+    """The row of a program: `make` gives the kernel, from the window's sizes and from kinds."""
+    body, tiles, numbers, work = _plan(make, spec, per_tap, *kinds)
     return Row(body, tiles, {**buffers, **numbers}, work)
 
 
@@ -230,7 +229,8 @@ class WindowArgmax(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        return [window_row(make_window_argmax, spec, {name: buffers[name] for name in ("x", "y", "at")}, 2.0)]
+        buffers = {name: buffers[name] for name in ("x", "y", "at")}
+        return [window_row(make_window_argmax, spec, buffers, 2.0, spec.at)]
 
 
 @lru_cache(maxsize=256)

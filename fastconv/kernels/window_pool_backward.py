@@ -17,7 +17,6 @@ from .window_pool import padded_counts
 
 _SIZES = "ih iw oh ow blocks part"
 SpreadBlock = Block("WindowSpread", "gx gy row_counts column_counts", numbers=_SIZES)
-ScatterBlock = Block("WindowScatter", {"gx": None, "gy": None, "at": "i8"}, numbers=_SIZES)
 
 
 @lru_cache
@@ -44,14 +43,14 @@ def make_window_spread(dtype, KH, KW):
 
 
 @lru_cache
-def make_window_scatter(dtype, KH, KW):
-    KIND, LANES = np.dtype(dtype).str[1:], lanes(dtype)
+def make_window_scatter(dtype, KH, KW, at):
+    KIND, LANES, AT = np.dtype(dtype).str[1:], lanes(dtype), np.dtype(at).str[1:]
 
-    @tile_body(ScatterBlock, dtype)
+    @tile_body(Block(f"WindowScatter{AT}", {"gx": None, "gy": None, "at": AT}, _SIZES), dtype)
     def max_pool_bwd_window_scatter(block, tile, worker):
         """gx[p, at[p, i, j]] = gy[p, i, j], 0 elsewhere.  Tile: `part` rows of windows."""
         a = fields(block)
-        gx, gy, at = array_at(a.gx, a.gx_size, KIND), array_at(a.gy, a.gy_size, KIND), array_at(a.at, a.at_size, "i8")
+        gx, gy, at = array_at(a.gx, a.gx_size, KIND), array_at(a.gy, a.gy_size, KIND), array_at(a.at, a.at_size, AT)
         high = (a.ih + KH - 1) // KH
         for n in range(tile * a.part, min((tile + 1) * a.part, a.blocks)):
             plane, i = n // high, n % high
@@ -82,16 +81,16 @@ def _work(spec):
 
 
 @lru_cache(maxsize=1024)
-def _plan(make, spec):
+def _plan(make, spec, *kinds):
     """(body, tiles, numbers, work) of a row: all but its buffers."""
     blocks = spec.planes * -(-spec.ih // spec.kh)
     part = rows_per_tile(blocks, _work(spec))
     numbers = {"ih": spec.ih, "iw": spec.iw, "oh": spec.oh, "ow": spec.ow, "blocks": blocks, "part": part}
-    return make(spec.dtype, spec.kh, spec.kw), -(-blocks // part), numbers, blocks * _work(spec)
+    return make(spec.dtype, spec.kh, spec.kw, *kinds), -(-blocks // part), numbers, blocks * _work(spec)
 
 
-def _row(make, spec, buffers):
-    body, tiles, numbers, work = _plan(make, spec)
+def _row(make, spec, buffers, *kinds):
+    body, tiles, numbers, work = _plan(make, spec, *kinds)
     return Row(body, tiles, {**buffers, **numbers}, work)
 
 
@@ -131,4 +130,4 @@ class WindowScatter(_SideBySide):
 
     @staticmethod
     def emit(spec, buffers):
-        return [_row(make_window_scatter, spec, {name: buffers[name] for name in ("gx", "gy", "at")})]
+        return [_row(make_window_scatter, spec, {name: buffers[name] for name in ("gx", "gy", "at")}, spec.at)]

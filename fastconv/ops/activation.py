@@ -11,10 +11,10 @@ import warnings
 
 import numpy as np
 
-from .. import _memory, prepared
+from .. import _memory
 from ..autograd import Op, Variable, cast, clip, exp, sum_to, value, where
 from ..autograd import sum as sum_over
-from ..kernels.elementwise import FROM_OUTPUT, activated, activation_gradient, activation_rows, gradient_rows
+from ..kernels.elementwise import FROM_OUTPUT, activated, activation_gradient
 from ..kernels.softmax import gradient_row, softmax_row
 from ..packing import dense
 from ..prepared import run_rows
@@ -27,9 +27,6 @@ DTYPES = "float16, float32, float64; relu and relu6 whole numbers too"
 _quiet = np.errstate(over="ignore", invalid="ignore")
 
 
-_TUNED = np.dtype(np.float32), np.dtype(np.float64)
-
-
 def _zero(g):
     return np.zeros((), g.dtype)
 
@@ -39,11 +36,7 @@ class _Activation(Op):
 
     @classmethod
     def forward(cls, ctx, x, *parameters):
-        if len(parameters) == 0 and x.dtype in _TUNED and x.size:
-            out = _memory.empty(x.shape, x.dtype)
-            prepared.repeat(activation_rows, (cls.name, 0.0, 0.0, x.size, x.dtype), {"x": dense(x), "y": out})
-        else:
-            out = activated(cls.name, x, *parameters) if x.dtype.kind == "f" else cls.whole(x)
+        out = activated(cls.name, x, *parameters) if x.dtype.kind == "f" else cls.whole(x)
         ctx.save(out if cls.name in FROM_OUTPUT else x)
         ctx.parameters = parameters
         return out
@@ -53,10 +46,6 @@ class _Activation(Op):
         (saved,) = ctx.saved
         if isinstance(g, Variable):
             gx = cls.recorded(g, saved, *ctx.parameters)
-        elif len(ctx.parameters) == 0 and g.dtype in _TUNED and g.size:
-            gx = _memory.empty(g.shape, g.dtype)
-            key = cls.name, 0.0, 0.0, g.size, g.dtype
-            prepared.repeat(gradient_rows, key, {"g": dense(g), "v": dense(saved), "gx": gx})
         else:
             gx = activation_gradient(cls.name, g, saved, *ctx.parameters)
         return gx, *[None] * len(ctx.parameters)

@@ -233,7 +233,7 @@ def _sum_channels(gy, spec):
     batch = gy.shape[0] if gy.ndim == spec.ndim + 2 else 1
     if isinstance(gy, np.ndarray):
         shape, sums = (batch, spec.oc, spec.out_pixels), np.empty(spec.oc, gy.dtype)
-        prepared.repeat(channel_sums_rows, (shape, gy.dtype), {"x": dense(gy), "sums": sums})
+        prepared.run_rows(channel_sums_rows, (dense(gy), sums), shape)
         return sums
     return add_up(add_up(gy.reshape((batch, spec.oc, spec.out_pixels)), 2), 0)
 

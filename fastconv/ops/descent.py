@@ -4,9 +4,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from .. import prepared
 from .._memory import address
 from ..kernels.sgd import sgd_rows, tiles_of
+from ..prepared import run_rows
 
 _tiles = lru_cache(maxsize=64)(tiles_of)
 
@@ -29,5 +29,4 @@ def sgd(dtype, parameters, lr, momentum, dampening, weight_decay, nesterov, maxi
     table, tiles = np.array(lines, np.int64).ravel(), _tiles(tuple([line[3] for line in lines]))
     sign = -1 if maximize else 1
     options = np.array([-lr, momentum, sign * (1 - dampening), sign * weight_decay, sign], np.float64)
-    key = np.dtype(dtype), table.size, tiles.size, int(momentum != 0), int(nesterov)
-    prepared.repeat(sgd_rows, key, {"table": table, "tiles": tiles, "options": options})
+    run_rows(sgd_rows, (table, tiles, options), np.dtype(dtype), int(momentum != 0), int(nesterov))

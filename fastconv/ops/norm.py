@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .. import _memory, prepared
+from .. import _memory
 from ..autograd import Op, Variable, reshape, value, where
 from ..autograd import sum as sum_over
 from ..autograd.op import is_watched
@@ -17,6 +17,7 @@ from ..kernels import batch_norm as in_training
 from ..kernels.norm import COLUMNS, batch_groups, channel_groups, norm_gradient, norm_sums, normalise
 from ..kernels.norm_layer import normalise_rows, rows_gradient, rows_weight_gradient
 from ..packing import dense
+from ..prepared import run_rows
 from .checks import array, same_dtype, single_or_double
 
 SHORT = 16  # rows of fewer values are laid out in longer ones
@@ -113,13 +114,12 @@ def _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, clam
     track = _is_tracked(running_mean, dtype) and _is_tracked(running_var, dtype)
     none = None if track else np.empty(0, dtype)
     out, stats = _memory.empty(x.shape, dtype), np.empty((channels, COLUMNS))
-    arrays = {
-        **{"x": dense(x), "y": out, "stats": stats},
-        **{"weight": _filled(weight, channels, dtype, 1), "bias": _filled(bias, channels, dtype, 0)},
-        **{"running_mean": running_mean if track else none, "running_var": running_var if track else none},
-        "options": in_training.options_of(ctx.eps, momentum, *clamp),
-    }
-    prepared.repeat(in_training.forward_rows, (x.shape, dtype, track), arrays)
+    arrays = (
+        *(dense(x), out, stats, _filled(weight, channels, dtype, 1), _filled(bias, channels, dtype, 0)),
+        *((running_mean, running_var) if track else (none, none)),
+        in_training.options_of(ctx.eps, momentum, *clamp),
+    )
+    run_rows(in_training.forward_rows, arrays, track)
     if not track:  # none, or of another kind
         _update(running_mean, stats[:, 1], running_var, stats[:, 2], momentum, x.size // channels)
     ctx.save(x, weight, bias)
@@ -130,12 +130,12 @@ def _in_training(ctx, x, running_mean, running_var, weight, bias, momentum, clam
 def _backward_in_training(ctx, g, x, weight, bias):
     channels, dtype, gx = x.shape[1], x.dtype, _memory.empty(x.shape, x.dtype)
     gw, gb = np.empty(channels, dtype), np.empty(channels, dtype)
-    arrays = {
-        **{"x": dense(x), "g": dense(g), "gx": gx, "gw": gw, "gb": gb, "stats": ctx.stats},
-        **{"weight": _filled(weight, channels, dtype, 1), "bias": _filled(bias, channels, dtype, 0)},
-        "options": in_training.options_of(ctx.eps, 0.0, *ctx.clamp),
-    }
-    prepared.repeat(in_training.backward_rows, (x.shape, dtype, ctx.clamp is not FREE), arrays)
+    arrays = (
+        *(dense(x), dense(g), gx, gw, gb, ctx.stats),
+        *(_filled(weight, channels, dtype, 1), _filled(bias, channels, dtype, 0)),
+        in_training.options_of(ctx.eps, 0.0, *ctx.clamp),
+    )
+    run_rows(in_training.backward_rows, arrays, ctx.clamp is not FREE)
     return gx, gw, gb
 
 

@@ -14,6 +14,7 @@ from .._device import DeviceArray, adopt
 from ..autograd.op import Op, Variable
 from ..kernels import (  # noqa: F401  (they register their implementations)
     adaptive_columns,
+    adaptive_lines,
     adaptive_pool,
     average_pool,
     global_pool,
@@ -50,8 +51,8 @@ class MaxPool(Op):
             y = _empty(spec.y_shape, spec, x)
             _run("max_pool.fwd", spec, x=dense(x), y=y)
             return y
-        ctx.spec = spec = spec.with_indices
-        y, at = _empty(spec.y_shape, spec, x), _empty(spec.y_shape, spec, x, "int64")
+        ctx.spec = spec = spec.with_indices if return_indices else spec.with_short_indices
+        y, at = _empty(spec.y_shape, spec, x), _empty(spec.y_shape, spec, x, spec.at)
         _run("max_pool.fwd", spec, x=dense(x), y=y, at=at)
         ctx.save(at)
         return (y, at) if return_indices else y

@@ -52,9 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has ncnn and MNN"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: benchmarks/results, /partial with --rows"
-    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: benchmarks/results, /partial with --rows")
     options = parser.parse_args()
     options.name = options.isa or (f"batch_{options.batch}" if options.batch else "compare")
     if options.isa:

@@ -30,8 +30,11 @@ def make_pad(dtype):
 
     @helper
     def border(x, xi, y, yi, columns, first, end, fill):
-        for j in range(first, end):
-            y[yi + j] = x[xi + columns[j]] if columns[j] >= 0 else fill
+        if first < end and columns[first] < 0:
+            fill_row(y[yi + first : yi + end], fill)
+        else:
+            for j in range(first, end):
+                y[np.uintp(yi + j)] = x[np.uintp(xi + columns[np.uintp(j)])]
 
     @tile_body(PadBlock, dtype)
     def pad(block, tile, worker):
@@ -39,19 +42,25 @@ def make_pad(dtype):
         x, y, columns = array_at(a.x, a.x_size, KIND), array_at(a.y, a.y_size, KIND), array_at(a.columns, a.ow, "i8")
         depths, lines = array_at(a.depths, a.depths_size, "i8"), array_at(a.lines, a.lines_size, "i8")
         fill, iw, ow, before = y.dtype.type(a.fill), a.iw, a.ow, a.before
-        for r in range(tile * a.part, min((tile + 1) * a.part, a.rows)):
-            d, h = depths[r // a.oh % a.od], lines[r % a.oh]
+        first, whole, rest = tile * a.part, iw // LANES * LANES, iw % LANES
+        plane, z, i = first // (a.od * a.oh), first // a.oh % a.od, first % a.oh
+        for r in range(first, min(first + a.part, a.rows)):
+            d, h, yi = depths[z], lines[i], r * ow
             if d < 0 or h < 0:
-                fill_row(y[r * ow : (r + 1) * ow], fill)
-                continue
-            xi, yi = ((r // (a.oh * a.od) * a.id + d) * a.ih + h) * iw, r * ow + before
-            for j in range(0, iw - LANES + 1, LANES):
-                store_vector(load_vector(x, xi + j), y, yi + j)
-            j, rest = iw // LANES * LANES, iw % LANES
-            if rest:
-                store_window(load_window(x, xi + j, 1, 0, rest, 1), y, yi + j, rest)
-            border(x, xi, y, r * ow, columns, 0, before, fill)
-            border(x, xi, y, r * ow, columns, before + iw, ow, fill)
+                fill_row(y[yi : yi + ow], fill)
+            else:
+                xi = ((plane * a.id + d) * a.ih + h) * iw
+                for j in range(0, whole, LANES):
+                    store_vector(load_vector(x, xi + j), y, yi + before + j)
+                if rest:
+                    store_window(load_window(x, xi + whole, 1, 0, rest, 1), y, yi + before + whole, rest)
+                border(x, xi, y, yi, columns, 0, before, fill)
+                border(x, xi, y, yi, columns, before + iw, ow, fill)
+            i += 1
+            if i == a.oh:
+                i, z = 0, z + 1
+                if z == a.od:
+                    z, plane = 0, plane + 1
 
     return pad
 

@@ -146,12 +146,21 @@ class Place:
         """The vector at offset where the lane's bit is set, 0 elsewhere; bits: a whole number of as many bits as
         lanes."""
         b = self.b
+        self._check_bits(offset, bits)
+        return self.masked_load(offset, b.bitcast(bits, ir.VectorType(ir.IntType(1), self.vec.lanes)))
+
+    def store_bits(self, value, offset, bits):
+        """Store the lanes whose bit is set."""
+        b = self.b
+        self._check_bits(offset, bits)
+        self.masked_store(value, offset, b.bitcast(bits, ir.VectorType(ir.IntType(1), self.vec.lanes)))
+
+    def _check_bits(self, offset, bits):
         if _config.DEBUG:
-            wide = b.zext(bits, _i64)
+            b, wide = self.b, self.b.zext(bits, _i64)
             with b.if_then(b.icmp_unsigned("!=", wide, _i64(0))):
                 self.scalar(b.add(offset, b.cttz(wide, ir.IntType(1)(1))))
                 self.scalar(b.add(offset, b.sub(_i64(63), b.ctlz(wide, ir.IntType(1)(1)))))
-        return self.masked_load(offset, b.bitcast(bits, ir.VectorType(ir.IntType(1), self.vec.lanes)))
 
     def masked_store(self, value, offset, mask):
         align = _i32(self.vec.element.bitwidth // 8)

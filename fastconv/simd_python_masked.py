@@ -70,3 +70,16 @@ def store_interleaved(c, ci, c_m, y, yi, low, high, rows):
         for m in range(rows):
             if low <= i * rows + m < high:
                 base._take(y, yi + i * rows + m, 1)[0] = base._take(c, ci + m * c_m + i, 1)[0]
+
+
+def window_dots(acc, x, xi, x_row, step, w, wi, w_row, rows, count):
+    for r in range(rows):
+        weights = base._take(w, wi + r * w_row)
+        acc = [value + base._take(x, xi + r * x_row + n * step) * weights for n, value in enumerate(acc)]
+    return acc
+
+
+def window_sums(acc, g, gi, x, xi, x_row, step, count, height):
+    for k in range(count):
+        acc = [value + g[gi + k] * base._take(x, xi + r * x_row + k * step) for r, value in enumerate(acc)]
+    return acc

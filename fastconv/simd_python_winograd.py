@@ -131,6 +131,18 @@ def winograd_out_apart(m, mi, plane, bias, oi, y, yi, row, column, height, width
             base._take(y, yi + i * row + j * column)[:] = pixels
 
 
+def winograd_out_pieces(m, mi, plane, bias, oi, y, yi, table, ti, step, size, accumulate, bounds, form, count):
+    yd, yh, yw = size
+    result = _outputs(m, mi, plane, bias[oi], form, form).transpose(0, 2, 1)  # row, tile, column
+    for i, pixels in enumerate(result.reshape(len(result), count, -1)):
+        for n, values in enumerate(pixels):
+            source, h, bits, d = (int(value) for value in table[ti + n * step : ti + n * step + 4])
+            for j, value in enumerate(values):
+                if 0 <= d < yd and 0 <= h + i < yh and bits >> j & 1:
+                    place = yi + source + i * yw + j
+                    y[place] = np.clip(value + (y[place] if accumulate else 0), *bounds)
+
+
 def winograd_gradient_row(gy, gi, high, r, ri, pitch, form):
     rows, size = winograd_matrices(form)[2].T, winograd_sizes(form)[1]
     for lane in range(base.LANES):

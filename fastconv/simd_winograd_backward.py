@@ -9,7 +9,8 @@ from numba.core import cgutils, types
 
 from .simd_place import Place, _const, _fma, _i32, _i64, _literals, _vec_of, operation
 from .simd_python_winograd import WINOGRAD_POINTS, winograd_sizes
-from .simd_winograd import _load_between, _piece_loader, _rows_of_pieces, _split, _sum, weight_scales
+from .simd_winograd import _load_between, _split, _sum, weight_scales
+from .simd_winograd_pieces import _piece_loader, _rows_of_pieces
 
 
 def _gradient_line(b, vec, y, points):

@@ -49,6 +49,9 @@ def test_every_width(width, stride):
         case((5, 9, 11), 3, (1, 2, 2), 1, 1, (2, 1, 2)),
         case((6, 7, 8), (3, 3, 2), (2, 1, 1), 1, (2, 1, 1), (2, 1, 1), n=2),
         case((3, 3), 3, 1, 1, 1, (2, 1, 1), n=0),
+        case((50, 137), 16, (7, 5), 6, 1, (2, 1, 2), n=2),  # a vector of taps a row, in three ways along the rows
+        case((20, 40), (6, 32), 3, (5, 30), 1, (2, 1, 1)),  # windows that lie in the padding
+        case(100, 16, 4, 7, 1, (3, 1, 1), n=2),
     ],
     ids=str,
 )

@@ -201,7 +201,7 @@ APART_CYCLES = 8, 22  # to read one row of a vector of pixels, and one of tiles 
 COLUMN_CYCLES, OUT_CYCLES, OUT_ROW_CYCLES = 9, 14, 3  # of the other transforms of a vector of tiles, for each
 # frequency; the last where tiles are one row high
 WRITE_CYCLES, WRITE_APART_CYCLES = 45, 10  # to write one row of pixels of a run of tiles, one pixel of each tile of it
-PIECES_CYCLES, PIECE_CYCLES = (8, 5), 7  # to read a row of a vector of tiles in pieces, and more for each; to write one
+PIECES_CYCLES, PIECE_CYCLES = (8, 5), 5  # to read a row of a vector of tiles in pieces, and more for each; to write one
 NEAR_BYTES, FAR_BYTES = 25, 12  # read in a nanosecond from the last cache, and from memory
 CACHE_BYTES = 24 << 20  # of the last cache
 WRITTEN_NEAR, WRITTEN_FAR, WRITTEN_CACHE = 30, 11, 12 << 20  # bytes of U in a nanosecond, below that size and above

@@ -12,11 +12,11 @@ from ..simd_winograd import (
     winograd_columns,
     winograd_out,
     winograd_out_apart,
-    winograd_pieces,
     winograd_row,
     winograd_sizes,
     winograd_stride,
 )
+from ..simd_winograd_pieces import winograd_out_pieces, winograd_pieces
 from .patches import end_inside, first_inside, make_copy_run
 
 STRIP = 16  # output channels that lie side by side in U
@@ -80,6 +80,11 @@ def make_rows(FH, FW, APART, LANES):
     return transform_runs
 
 
+def has_pieces(FH, FW, APART):
+    """Whether tiles may lie in pieces."""
+    return FH == FW and not APART and winograd_stride(FW) == 1
+
+
 @cache
 def make_pieces(F, LANES):
     """The rows' half of the transform, for tiles in pieces."""
@@ -128,7 +133,7 @@ def make_input(FH, FW, APART, LANES):
 
         return transform_rows
 
-    if FH != FW or APART or winograd_stride(FW) > 1:
+    if not has_pieces(FH, FW, APART):
 
         @helper
         def transform_both(a, x, term, g, runs, count, r, v, vi, line):
@@ -265,23 +270,20 @@ def make_write_apart(MW, LANES):
 def make_output(FH, FW, APART, LANES):
     """Pixels of a block of tiles from M."""
     _, MW, _ = winograd_sizes(FW)
-    write_row, write_piece = make_write(MW, LANES), make_write(1, LANES)
-    write_columns, write_pixels = make_write_apart(MW, LANES)
+    write_row, (write_columns, write_pixels) = make_write(MW, LANES), make_write_apart(MW, LANES)
 
     @helper
     def write_run(a, o, oi, first, count, width, column, y, at):
         """One row of pixels of a run of tiles, whose row in o begins at oi."""
         if APART:
             write_columns(a, o, MW * oi + first, a.pitch, count, column, y, at)
-        elif a.pieces:
-            write_piece(a, o, MW * (oi + first), width, y, at, a.low, a.high)
         elif a.dw == 1:
             write_row(a, o, MW * (oi + first), width, y, at, a.low, a.high)
         else:
             write_pixels(a, o, MW * (oi + first), width, y, at)
 
     @helper
-    def transform_output(a, m, mi, bias, oi, g, row, runs, count, o, y):
+    def transform_runs(a, m, mi, bias, oi, g, row, runs, count, o, y):
         """One output channel of a block of tiles."""
         for j in range(0, count, LANES):
             if APART:
@@ -294,5 +296,27 @@ def make_output(FH, FW, APART, LANES):
             for i in range(runs[n + HEIGHT]):
                 place = at + i * a.dh * a.yw
                 write_run(a, o, i * a.pitch, runs[n + FIRST], runs[n + COUNT], runs[n + WIDTH], column, y, place)
+
+    return make_output_pieces(FW, LANES, transform_runs) if has_pieces(FH, FW, APART) else transform_runs
+
+
+@cache
+def make_output_pieces(F, LANES, transform_runs):
+    """Pixels of a block of tiles from M, in pieces or in runs."""
+    _, M, _ = winograd_sizes(F)
+    N = 2 * M
+
+    @helper
+    def transform_output(a, m, mi, bias, oi, g, row, runs, count, o, y):
+        if not a.pieces:
+            transform_runs(a, m, mi, bias, oi, g, row, runs, count, o, y)
+            return
+        at, size, bounds = (g * a.rows + row) * a.yd * a.yh * a.yw, (a.yd, a.yh, a.yw), (a.low, a.high)
+        for j in range(0, count, LANES):
+            f, n = mi + j, j // LANES * a.pieces * RUN + TARGET
+            if a.pieces == M:
+                winograd_out_pieces(m, f, a.m_plane, bias, oi, y, at, runs, n, RUN, size, a.accumulate, bounds, F, M)
+            else:
+                winograd_out_pieces(m, f, a.m_plane, bias, oi, y, at, runs, n, RUN, size, a.accumulate, bounds, F, N)
 
     return transform_output

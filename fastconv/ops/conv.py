@@ -24,6 +24,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
     depthwise,
     depthwise_small,
     depthwise_strided,
+    depthwise_taps,
     depthwise_weights,
     direct,
     direct_weights,

@@ -1,6 +1,7 @@
 """fastconv against other libraries on the layers of shapes/layers.csv: interleaved in one process, medians of ratios.
 
     python benchmarks/compare.py [--rows REGEX] [--threads 1 2] [--passes fwd bwd_data bwd_weights] [--repeat 15]
+    python benchmarks/compare.py --batch 16 --passes bwd_data bwd_weights    the image networks: results/batch_16.md
     python benchmarks/compare.py --isa avx2     a narrower instruction set, for PyTorch too: results/avx2.md
 
 Writes compare.json, compare.md, a plot per pass and, in a full run, the README's table.  benchmarks/README.md says how
@@ -34,6 +35,7 @@ HERE = ("pytorch", "onnxruntime", "openvino")  # timed in this process
 # What limits fastconv and PyTorch to an instruction set; the other libraries have no such switch.
 ISAS = {"avx2": {"FASTCONV_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
 ISA_ROWS = "vgg_conv[123]_[12]|resnet_(conv1|1x1|3x3)|mobilenet_dw|convnext|g32_128|lenet|audio|max3s2|avg3_|adaptive7"
+IMAGE_ROWS = "vgg|resnet|mobilenet|convnext|resnext|shufflenet|deeplab|inception|squeeze|alexnet"  # of --batch
 ELSEWHERE = ("ncnn", "mnn")  # timed in a worker under --peer-python
 
 
@@ -50,17 +52,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has ncnn and MNN"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: benchmarks/results, /partial with --rows or --batch"
-    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: benchmarks/results, /partial with --rows")
     options = parser.parse_args()
-    options.name = options.isa or "compare"
+    options.name = options.isa or (f"batch_{options.batch}" if options.batch else "compare")
     if options.isa:
         options.peers = ["pytorch"]
         options.rows = options.rows or ISA_ROWS
         options.out = options.out or RESULTS
     if options.out is None:
-        options.out = RESULTS / "partial" if options.rows or options.batch else RESULTS
+        options.out = RESULTS / "partial" if options.rows else RESULTS
+    if options.batch:
+        options.rows = options.rows or IMAGE_ROWS
     return options
 
 
@@ -188,7 +190,7 @@ def main() -> None:
         save(results, target)
     relate_to_peak(results, [peak.best(before, peak.measure(before.threads)) for before in peaks])
     save(results, target)
-    if options.out == RESULTS and not options.isa and results["rows"]:
+    if options.out == RESULTS and options.name == "compare" and results["rows"]:
         readme_table.update(results)
     for path in [target, *(report.write(results, options.out, options.name) if results["rows"] else [])]:
         print(path)

@@ -1,11 +1,12 @@
 """Training to a target: the seconds until a small network is right about 91 % of Fashion-MNIST's test images.
 
-    python benchmarks/training_target.py [--data FOLDER] [--threads 1 2] [--target 0.91] [--seeds 1]
+    python benchmarks/training_target.py [--data FOLDER] [--threads 1 2] [--target 0.91] [--seeds 1] [--epochs 4]
 
 The network of `fastconv train` in fastconv and in PyTorch, from the same first weights, on the same batches in the same
-order, with the same steps (SGD with Nesterov momentum, the rate falling along half a cosine).  After every epoch the
-test images are judged, which counts.  The libraries take their epochs in turns, so that a busy machine slows both.
-FOLDER holds the four IDX files (Debian: dataset-fashion-mnist).  Writes results/training_target.json and .md.
+order, with the same steps (SGD with Nesterov momentum; in one cycle the rate rises for a quarter of all epochs and
+falls along half a cosine).  After every epoch the test images are judged, which counts.  The libraries take their
+epochs in turns, so that a busy machine slows all of them.  FOLDER holds the four IDX files (Debian:
+dataset-fashion-mnist).  Writes results/training_target.json, .md and .png.
 """
 
 import argparse
@@ -22,7 +23,8 @@ if __package__ in (None, ""):  # run as a file
 
 from benchmarks import compare  # noqa: E402
 
-BATCH, RATE, MOMENTUM, EPOCHS = 64, 0.05, 0.9, 3
+BATCH, RATE, MOMENTUM, DECAY, RISE = 128, 0.1, 0.9, 5e-4, 0.25
+OPTIONS = {"lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY, "nesterov": True}
 BLOCKS, HIDDEN = ((16, True), (32, True), (64, False)), 128
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 LIBRARIES = ("fastconv", "pytorch", "pytorch_channels_last")
@@ -34,14 +36,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=DEBIAN, metavar="FOLDER")
     parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="thread counts; default: 1 and all")
     parser.add_argument("--target", type=float, default=0.91, help="share of test images (default %(default)s)")
+    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="of the cycle (default %(default)s)")
+    parser.add_argument("--images", type=int, metavar="N", help="train on the first N only, to try the program")
     parser.add_argument("--seeds", dest="repeat", type=int, default=1, metavar="N", help="runs from other weights")
     parser.add_argument("--out", type=Path, default=compare.RESULTS, metavar="FOLDER")
     return parser.parse_args()
 
 
 def rate(step: int, steps: int) -> float:
-    """The learning rate of a step."""
-    return RATE / 2 * (1 + math.cos(math.pi * step / steps))
+    """The learning rate of a step: one cycle (Smith and Topin 2017, arXiv:1708.07120), up from a tenth."""
+    done = step / steps
+    if done < RISE:
+        return RATE * (0.1 + 0.9 * done / RISE)
+    return RATE / 2 * (1 + math.cos(math.pi * (done - RISE) / (1 - RISE)))
 
 
 class Ours:
@@ -53,7 +60,7 @@ class Ours:
 
         fc.manual_seed(seed)
         self.fc, self.model = fc, small_network((28, 28), 10, BLOCKS, HIDDEN)
-        self.optimizer = fc.optim.SGD(self.model.parameters(), lr=RATE, momentum=MOMENTUM, nesterov=True)
+        self.optimizer = fc.optim.SGD(self.model.parameters(), **OPTIONS)
 
     def step(self, images, labels, lr: float) -> None:
         """One batch."""
@@ -87,7 +94,7 @@ class Theirs:
         self.model.load_state_dict({k: torch.tensor(v) for k, v in Ours(seed).model.state_dict().items()})
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model = self.model.to(memory_format=self.layout)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE, momentum=MOMENTUM, nesterov=True)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), **OPTIONS)
 
     def step(self, images, labels, lr: float) -> None:
         """One batch."""
@@ -110,8 +117,10 @@ class Theirs:
 class Run:
     """One library on its way: seconds and accuracy after each epoch."""
 
-    def __init__(self, make, target: float):
-        self.network, self.target, self.seconds, self.accuracies = make, target, 0.0, []
+    def __init__(self, make, target: float, epochs: int):
+        self.network, self.target, self.epochs = make, target, epochs
+        self.seconds: list[float] = []
+        self.accuracies: list[float] = []
 
     @property
     def arrived(self) -> bool:
@@ -120,7 +129,7 @@ class Run:
 
     def epoch(self, data, order, number: int) -> None:
         """All batches, then the test images."""
-        start, steps = time.perf_counter(), EPOCHS * (len(order) // BATCH)
+        start, steps = time.perf_counter(), self.epochs * (len(order) // BATCH)
         for i in range(len(order) // BATCH):
             some = order[i * BATCH : (i + 1) * BATCH]
             lr = rate(number * (len(order) // BATCH) + i, steps)
@@ -129,12 +138,12 @@ class Run:
         right = sum(
             self.network.right(*(part[i : i + 500] for part in tests)) for i in range(0, len(data["test_labels"]), 500)
         )
-        self.seconds += time.perf_counter() - start
+        self.seconds.append(time.perf_counter() - start)
         self.accuracies.append(right / len(data["test_labels"]))
 
 
-def load(folder: Path) -> dict:
-    """Images (N, 1, 28, 28) of mean 0 and deviation 1, and labels."""
+def load(folder: Path, most: int | None = None) -> dict:
+    """Images (N, 1, 28, 28) of mean 0 and deviation 1, and labels; most: of those to train on."""
     import numpy as np
 
     from fastconv.data import load_idx_folder
@@ -143,10 +152,10 @@ def load(folder: Path) -> dict:
     scaled = [(images[:, None] / np.float32(255) - 0.286) / 0.353 for images in (data.train_images, data.test_images)]
     train, test = (np.ascontiguousarray(images, np.float32) for images in scaled)
     labels = (data.train_labels.astype(np.int64), data.test_labels.astype(np.int64))
-    return {"images": train, "labels": labels[0], "test_images": test, "test_labels": labels[1]}
+    return {"images": train[:most], "labels": labels[0][:most], "test_images": test, "test_labels": labels[1]}
 
 
-def measure(data, threads: int, seed: int, target: float) -> dict:
+def measure(data, threads: int, seed: int, target: float, epochs: int) -> dict:
     """One run of every library."""
     import numpy as np
 
@@ -154,9 +163,9 @@ def measure(data, threads: int, seed: int, target: float) -> dict:
 
     set_threads(threads)
     makers = (lambda: Ours(seed), lambda: Theirs(seed, False), lambda: Theirs(seed, True))
-    runs = {name: Run(make(), target) for name, make in zip(LIBRARIES, makers, strict=True)}
+    runs = {name: Run(make(), target, epochs) for name, make in zip(LIBRARIES, makers, strict=True)}
     random = np.random.default_rng(seed)
-    for number in range(EPOCHS):
+    for number in range(epochs):
         order = random.permutation(len(data["labels"]))
         for run in runs.values():
             if not run.arrived:
@@ -172,16 +181,44 @@ def markdown(results: dict) -> str:
     """The report."""
     head = f"{results['cpu']}, {results['date'][:10]}, commit {results['commit']}"
     lines = [f"# Fashion-MNIST to {100 * results['target']:.0f} %: seconds, test images after each epoch included", ""]
-    lines += [head, "", "| threads | seed | fastconv | PyTorch | channels_last | ratio | accuracies |"]
-    lines.append("|" + "---|" * 7)
+    lines += [head, "", f"{results['images']} images in batches of {BATCH}, a cycle of {results['epochs']} epochs.", ""]
+    lines += ["| threads | seed | fastconv | PyTorch | channels_last | ratio | accuracies |", "|" + "---|" * 7]
     for row in results["rows"]:
         runs = [row["results"][name] for name in LIBRARIES]
-        times = [f"{run['seconds']:.1f}" if run["arrived"] else f"not in {run['seconds']:.1f}" for run in runs]
-        best = min((run["seconds"] for run in runs[1:] if run["arrived"]), default=math.inf)
+        totals = [sum(run["seconds"]) for run in runs]
+        times = [f"{t:.1f}" if run["arrived"] else f"not in {t:.1f}" for run, t in zip(runs, totals, strict=True)]
+        best = min((t for run, t in zip(runs[1:], totals[1:], strict=True) if run["arrived"]), default=math.inf)
         shares = "; ".join(", ".join(f"{100 * a:.1f}" for a in run["accuracies"]) for run in runs)
-        ratio = f"{best / runs[0]['seconds']:.2f}" if runs[0]["arrived"] else "-"
+        ratio = f"{best / totals[0]:.2f}" if runs[0]["arrived"] else "-"
         lines.append(f"| {row['threads']} | {row['seed']} | {' | '.join(times)} | {ratio} | {shares} |")
     return "\n".join(lines) + "\n"
+
+
+def plot(results: dict, path: Path) -> None:
+    """Accuracy against seconds, a panel for each thread count."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    counts = sorted({row["threads"] for row in results["rows"]})
+    figure, axes = plt.subplots(1, len(counts), figsize=(4.4 * len(counts), 3.4), squeeze=False, layout="constrained")
+    for axis, threads in zip(axes[0], counts, strict=True):
+        for row in (row for row in results["rows"] if row["threads"] == threads):
+            for name, marker, shade in zip(LIBRARIES, "osD", ("0.0", "0.45", "0.7"), strict=True):
+                run, label = row["results"][name], name.replace("_", " ") if row["seed"] == 0 else None
+                seconds = [sum(run["seconds"][: i + 1]) for i in range(len(run["seconds"]))]
+                shares = [100 * share for share in run["accuracies"]]
+                axis.plot(seconds, shares, marker=marker, color=shade, label=label)
+        axis.axhline(100 * results["target"], color="0.0", linewidth=0.8, linestyle=":")
+        axis.set_title(f"{threads} thread{'s' * (threads > 1)}")
+        axis.set_xlim(left=0)
+        axis.grid(True, color="0.87", linewidth=0.6)
+    axes[0, 0].legend(frameon=False, loc="lower right")
+    figure.supxlabel("seconds, training and judging")
+    figure.supylabel("test images right, %")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main() -> None:
@@ -189,14 +226,16 @@ def main() -> None:
     options = arguments()
     import fastconv as fc
 
-    data = load(options.data)
-    results = compare.environment(options) | {"target": options.target, "rows": []}
+    data = load(options.data, options.images)
+    results = compare.environment(options) | {"target": options.target, "epochs": options.epochs}
+    results |= {"images": len(data["labels"]), "rows": []}
     for threads in options.threads or sorted({1, fc.get_num_threads()}):
         for seed in range(options.repeat):
-            results["rows"].append(measure(data, threads, seed, options.target))
+            results["rows"].append(measure(data, threads, seed, options.target, options.epochs))
             options.out.mkdir(parents=True, exist_ok=True)
             (options.out / "training_target.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             (options.out / "training_target.md").write_text(markdown(results), encoding="utf-8")
+            plot(results, options.out / "training_target.png")
     print(options.out / "training_target.md")
 
 

@@ -8,6 +8,7 @@ import pytest
 from fastconv import _jit, driver, simd_formulas
 from fastconv.driver import launch
 from fastconv.kernels import elementwise
+from fastconv.kernels.activation_mean import activation_mean_row
 from fastconv.simd_isa import isa
 
 PARAMETERS = {"leaky_relu": (0.2, 0), "elu": (0.7, 0), "selu": (1.67, 1.05), "clip": (-1, 2)}
@@ -58,6 +59,15 @@ def test_gelu_is_precise_where_it_is_small():
     assert units.max() < 5, (x[units.argmax()], units.max())
     ends = elementwise.activated("gelu", np.array([np.nan, np.inf, -np.inf, -0.0], np.float32))
     np.testing.assert_array_equal(ends, [np.nan, np.inf, 0, 0])
+
+
+@pytest.mark.parametrize("pixels", [49, 64, 5000])
+def test_an_activation_with_its_means(pixels):
+    x = values(7 * pixels).reshape(7, pixels)
+    want, y, mean = elementwise.activated("silu", x), x.copy(), np.empty((7, 1, 1), np.float32)
+    launch(activation_mean_row("silu", y, y, mean))
+    np.testing.assert_array_equal(y, want)
+    np.testing.assert_allclose(mean.ravel(), want.mean(1, dtype=np.float64), rtol=1e-5, atol=1e-6)
 
 
 def test_in_place():

@@ -238,6 +238,7 @@ def test_training_mode_comes_back():
     assert all(module.training for module in model.modules())
 
 
+MOVES = np.array([[0, 1], [-1, 0], [2, -3], [9, 0]])
 OPERATIONS = {
     "unfold": lambda x: F.unfold(x, 3),
     "interpolate": lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"),
@@ -259,6 +260,8 @@ OPERATIONS = {
     "unbatched": lambda x: F.max_pool2d(F.conv2d(x[0], np.ones((2, 4, 2, 2), f32)), 2, ceil_mode=True),
     "dynamic weights": lambda x: F.conv2d(x[:1], F.conv2d(x[1:], np.ones((16, 4, 4, 4), f32)).reshape(4, 4, 3, 3)),
     "dynamic transposed": lambda x: F.conv_transpose2d(x[:1], x[1:, :, :2, :2].reshape(4, 1, 2, 2), x[0, 0, 0, :1]),
+    "squeeze": lambda x: (y := F.silu(x)) * F.adaptive_avg_pool2d(y, 1),
+    "shift": lambda x: F.shift2d(x, MOVES) + F.sparse_shift2d(x, np.array(MOVES * 0.7, f32)),
     "rows": lambda x: F.relu(F.linear(x.reshape(8, 36), np.ones((3, 36), f32), np.ones(3, f32))),
 }
 
@@ -270,6 +273,12 @@ def test_every_kind_of_operation(function):
     given, wanted = compiled(x), function(fc.Tensor(x))
     for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (given, wanted)), strict=True):
         np.testing.assert_allclose(a, np.asarray(b), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["interpolate", "squeeze", "shift", "rows"])
+def test_no_python_between_layers(name):
+    algorithms = {node.algorithm for node in fc.compile(OPERATIONS[name], array(2, 4, 6, 6)).profile(repeats=1).nodes}
+    assert "Python" not in algorithms, algorithms
 
 
 def test_float64_and_empty_batches():

@@ -7,11 +7,13 @@ from fastconv.infer import Graph, Node
 from fastconv.infer.passes import (
     Derived,
     activation,
+    apart,
     batch_norm,
     chains,
     channels,
     constants,
     dead,
+    means,
     optimise,
     pad,
     residual,
@@ -29,6 +31,8 @@ CONSTANTS = {
     "g": RNG.standard_normal(8).astype(f32),
     "l": RNG.standard_normal((8, 8)).astype(f32),
     "wt": RNG.standard_normal((8, 4, 3, 3)).astype(f32),
+    "depth": RNG.standard_normal((8, 1, 3, 3)).astype(f32),
+    "whole": RNG.standard_normal((8, 8, 1, 1)).astype(f32),
     "point": RNG.standard_normal((8, 4, 1, 1)).astype(f32),
     "one": np.full(1, 1.5, f32),
     "col": RNG.standard_normal((8, 1, 1)).astype(f32),
@@ -257,6 +261,32 @@ def test_clamping_twice(first, second):
     x = np.linspace(-10, 10, 101)
     low, high = activation._both(first, second)
     np.testing.assert_array_equal(np.clip(x, low, high), np.clip(np.clip(x, *first), *second))
+
+
+def test_the_mean_of_an_activation():
+    before = graph_of(
+        "a = conv(x, w, b)\nc = silu(a)\nd = adaptive_avg_pool(c)\ne = sigmoid(d)\ny = mul(c, e)",
+        a=SAME,
+        d={"output_size": 1},
+    )
+    after = "a = conv(x, w, b)\nc = activation_mean(a)\ne = sigmoid(d)\ny = mul(c, e)"
+    result = check(means.run, before, after)
+    assert result.nodes[1].outputs == ("c", "d")
+    parts = graph_of("c = silu(x)\ny = adaptive_avg_pool(c)", y={"output_size": 2})
+    check(means.run, parts, "c = silu(x)\ny = adaptive_avg_pool(c)")
+
+
+def test_why_nodes_stay_apart():
+    before = graph_of(
+        "a = conv(x, depth, b)\nc = conv(a, whole, b)\nd = silu(c)\ne = sigmoid(z)\nf = mul(d, e)\ny = max_pool(f)",
+        a={"padding": 1, "groups": 8},
+        y={"kernel": 2},
+    )
+    result = check(
+        apart.run, before, "\n".join(f"{n.outputs[0]} = {n.op}({', '.join(n.inputs)})" for n in before.nodes)
+    )
+    notes = {node.outputs[0]: " ".join(node.notes) for node in result.nodes}
+    assert "block by block" in notes["c"] and "arithmetic" in notes["d"] and notes["a"] == notes["f"] == ""
 
 
 def test_an_activation_that_others_bypass_stays():

@@ -3,12 +3,13 @@
 Each backward rule is another operation of this file, so the set is closed under differentiation.
 """
 
+import itertools
 import math
 
 import numpy as np
 
 from .._device import ARRAYS, device_of, move
-from .op import ArrayOp, Op, Variable, value
+from .op import ArrayOp, Op, Variable, is_grad_enabled, is_watched, value
 
 
 class Reshape(ArrayOp):
@@ -112,6 +113,34 @@ class Concatenate(ArrayOp):
     @staticmethod
     def backward(ctx, g):
         return (None, *split(g, ctx.sizes, ctx.axis))
+
+
+class Split(ArrayOp):
+    """Pieces along an axis, as views.  As one operation, so that their gradients are joined once instead of each being
+    put into zeros and added."""
+
+    name = "split"
+
+    @staticmethod
+    def forward(ctx, x, sizes, axis):
+        ctx.shape, ctx.axis, ctx.sizes = x.shape, axis, sizes
+        return tuple(x[key] for key in _pieces(sizes, axis))
+
+    @staticmethod
+    def backward(ctx, *grads):
+        like = value(next(g for g in grads if g is not None))
+        shapes = [(*ctx.shape[: ctx.axis], size, *ctx.shape[ctx.axis + 1 :]) for size in ctx.sizes]
+        pieces = [
+            move(np.zeros(shape, like.dtype), device_of(like)) if g is None else g
+            for g, shape in zip(grads, shapes, strict=True)
+        ]
+        return cat(pieces, ctx.axis), None, None
+
+
+def _pieces(sizes, axis):
+    """The key of each piece."""
+    stops = list(itertools.accumulate(sizes))
+    return [(slice(None),) * axis + (slice(stop - size, stop),) for size, stop in zip(sizes, stops, strict=True)]
 
 
 class Cast(ArrayOp):
@@ -226,11 +255,9 @@ def split(x, split_size_or_sections, dim=0):
         sizes = list(split_size_or_sections)
         if sum(sizes) != n or min(sizes, default=0) < 0:
             raise ValueError(f"split: sizes {sizes} must be non-negative and sum to {n}, the size of axis {axis}")
-    pieces, start = [], 0
-    for size in sizes:
-        pieces.append(Index.apply(x, (slice(None),) * axis + (slice(start, start + size),)))
-        start += size
-    return tuple(pieces)
+    if isinstance(x, Variable) and x._needs and is_grad_enabled() and not is_watched():
+        return Split.apply(x, tuple(sizes), axis)
+    return tuple(Index.apply(x, key) for key in _pieces(sizes, axis))
 
 
 def flatten(x, start_dim=0, end_dim=-1):

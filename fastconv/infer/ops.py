@@ -23,6 +23,7 @@ Where `forward` takes a spec, which holds for one shape only, the op here has at
     adaptive_max_pool(x; output_size, indices)   adaptive_avg_pool(x; output_size)
     batch_norm(x, mean, var, weight, bias; eps)  in evaluation
     affine(x, scale, shift; low, high)           clamp(x scale + shift), one value per channel (axis 1)
+    activation_mean(x; op)                       an activation, and the mean of each plane of its result
     channel_norm(x, weight, bias; eps)           the channels (axis 1) of each pixel normalised
     add, sub, mul, div, linear                   have low and high too, which passes write
     reshape(x; shape)   one -1 allowed; identity(x)
@@ -313,6 +314,23 @@ def _channel_norm(attrs, x, weight=None, bias=None):
     return np.moveaxis(layer_norm(last, last.shape[-1:], weight, bias, attrs["eps"]), -1, 1)
 
 
+# activations without parameters that `activation_mean` may stand for
+WITH_MEAN = frozenset(
+    ("sigmoid", "silu", "gelu", "gelu_tanh", "hardswish", "hardsigmoid", "mish", "softplus", "tanh", "relu")
+)
+
+
+def _activation_mean(attrs, x):
+    """An activation, and the means of its planes."""
+    y = definition(attrs["op"]).evaluate({}, x)
+    return y, y.mean(tuple(range(2, y.ndim)), keepdims=True)
+
+
+def _infer_activation_mean(attrs, x):
+    return (x, ((*x.shape[:2], *(1,) * (len(x.shape) - 2)), x.dtype))
+
+
+register("activation_mean", OpDef(_activation_mean, _infer_activation_mean))
 register("channel_norm", OpDef(_channel_norm, lambda attrs, x, *rest: (x,)))
 register("affine", OpDef(_affine, lambda attrs, x, *rest: (x,)))
 register("batch_norm", OpDef(_batch_norm, lambda attrs, x, *rest: (x,)))

@@ -39,10 +39,10 @@ def _aligned(size):
 
 class Plan:
     """An optimised graph with concrete types: `run(arrays)` computes the outputs.  Never changed once it is made, so
-    that any number of threads may run it at once: each run has its own memory."""
+    that any number of threads may run it at once: each run has its own memory.  The graph is the plan's own: constants
+    that were packed are taken out of it, one by one, so that all of them are never there twice."""
 
     def __init__(self, graph, packed):
-        graph = graph.copy()  # its constants go one by one, see `_let_go`
         self.graph, self.types = graph, graph.types()
         self.storage = Storage(graph, self.types)
         self._constants = {name: packed.dense(array) for name, array in graph.constants.items()}
@@ -66,6 +66,7 @@ class Plan:
         for node in self.graph.nodes:
             self.steps.append(self._step(node, memory, packed))
             self._let_go(node, readers)
+        _memory.trim()
         self._parts, waiting = [], []
         for step in self.steps:
             if step.free:

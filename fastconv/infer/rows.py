@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._registry import select
+from ..kernels.activation_mean import activation_mean_row
 from ..kernels.arithmetic import Walk, affine_row, broadcast, combine_row, strides
 from ..kernels.channel_norm import channel_norm_row
 from ..kernels.elementwise import activation_row
 from ..kernels.gathers import data_gathers, zeros
 from ..kernels.move import move_row, repeat_row
 from ..kernels.separable import row as separable_row
+from ..kernels.shift import ShiftSpec, split_displacement
 from ..kernels.softmax import softmax_row
 from ..ops.interpolate import _maps as maps
 from ..packing import dense
@@ -82,7 +84,8 @@ def emit(node, inputs, outputs, kept):
     """The Emission of a node, or None."""
     emitter = _EMIT.get(node.op)
     arrays = [a for a in (*inputs, *outputs) if a is not None]
-    if emitter is None or any(a.dtype not in _FLOATS for a in arrays[:1]) or len({a.dtype for a in arrays}) > 1:
+    mixed = len({a.dtype for a in arrays}) > 1 and node.op != "shift"  # which moves by whole numbers
+    if emitter is None or any(a.dtype not in _FLOATS for a in arrays[:1]) or mixed:
         return None
     emission = emitter(node.attrs, inputs, outputs, kept)
     if emission is None or None in emission.rows or not emission.rows:
@@ -240,6 +243,27 @@ def _activation(op):
         return Emission((activation_row(op, x, y, alpha, beta),), f"{op}", x.size)
 
     return rows
+
+
+def _activation_mean(attrs, inputs, outputs, kept):
+    (x,), (y, mean) = inputs, outputs
+    planes = x.shape[0] * x.shape[1], x.size // (x.shape[0] * x.shape[1])
+    row = activation_mean_row(attrs["op"], x.reshape(planes), y.reshape(planes), mean)
+    return Emission((row,), f"{attrs['op']} and mean", 2 * x.size)
+
+
+def _shift(attrs, inputs, outputs, kept):
+    """Displacements that are constant."""
+    x, displacement = inputs
+    if x.ndim != 4 or not kept.knows(displacement):
+        return None
+    displacement = displacement.astype(x.dtype)
+    whole, fraction = split_displacement(np.rint(displacement) if attrs.get("whole") else displacement, x.shape[2:])
+    n, channels, h, w = x.shape
+    spec = ShiftSpec(n, channels, h, w, x.dtype.name)
+    impl = select("shift.fwd", spec)
+    buffers = {"x": x, "y": outputs[0], "whole": whole, "fraction": fraction}
+    return Emission(tuple(impl.emit(spec, buffers)), impl.name)
 
 
 def _combined(op, x, z, y, low=-np.inf, high=np.inf):
@@ -418,6 +442,8 @@ _EMIT = {
     **{op: _pool(op) for op in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")},
     **{op: _activation(op) for op in FORWARD if op in ops.UNARY},
     **{op: _binary(op) for op in ("add", "sub", "mul", "div")},
+    "activation_mean": _activation_mean,
+    **dict.fromkeys(("shift", "active_shift"), _shift),
     "softmax": _softmax("softmax"),
     "log_softmax": _softmax("log_softmax"),
     "interpolate": _interpolate,
@@ -437,6 +463,7 @@ _EMIT = {
 IN_PLACE = {
     **dict.fromkeys(ops.UNARY - {"softmax", "log_softmax"}, (0,)),
     **dict.fromkeys(("add", "sub", "mul", "div"), (0, 1)),
+    "activation_mean": (0,),
     "affine": (0,),
     "channel_norm": (0,),
     "conv": (3,),

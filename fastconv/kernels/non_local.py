@@ -7,7 +7,8 @@ With scores s[i, j] = sum over k of theta[k, i] phi[k, j]:
 
 The softmax is taken while the blocks pass by: running maximum m and sum l of each row; what is summed up shrinks by
 e^(old m - new m) when the maximum grows (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv
-2205.14135).  Going back, p is computed again from the kept logarithm m + log l, once by rows and once by columns:
+2205.14135).  Going back, p is computed again from the kept logarithm m + log l, for some j at a time; groups of j have
+a share of gtheta each, which are added in order:
 
     ds[i, j] = p[i, j] (sum over c of gy[c, i] g[c, j] - sum over c of gy[c, i] y[c, i])
     gtheta[:, i] = sum over j of ds[i, j] phi[:, j]     gphi[:, j] = sum over i of ds[i, j] theta[:, i]
@@ -22,8 +23,8 @@ import numpy as np
 from .. import _memory
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
-from ..driver import Row
-from ..simd import array_at, fields, lanes, load_vector, store_vector
+from ..driver import Row, launch
+from ..simd import array_at, fields, isa, lanes, load_vector, store_vector
 from ..simd_math import exp_vector
 from ..simd_vector import (
     add_vector,
@@ -35,11 +36,13 @@ from ..simd_vector import (
     sum_vector,
 )
 from ..simd_window import MAX_NAN, reduce_run
-from .deform import register_tile
-from .gathers import split, zeros
+from .deform import layout_row, register_tile
+from .gathers import balanced, split, zeros
 from .gemm import make_panel_product
 
-ROWS, COLUMNS = 64, 128  # of a block of scores: 32 KB, a first-level cache
+ROWS, COLUMNS = 64, 192  # of a block of scores at most: 48 KB
+LEAST_GROUPS, SHARES = 4, 1 << 20  # of positions j; values of all their shares of gtheta, where they are more
+PART_ROWS = 56  # of a block mostly: what is left of an image joins the last one
 SOFTMAX, RELU = 0, 1
 
 ForwardBlock = Block(
@@ -48,16 +51,23 @@ ForwardBlock = Block(
         **dict.fromkeys(("theta", "phi", "g", "y", "log", "zeros", "scratch")),
         **dict.fromkeys(("steps", "out_steps"), "i8"),
     },
-    "rows columns column_blocks chunks depth pitch",
+    "rows runs columns wide chunks depth pitch",
 )
 
 
 @helper
-def fill_tail(s, si, count, valid, columns, value):
-    """s[si + r*columns + j] = value for j >= valid."""
+def fill_tail(s, count, valid, width, value):
+    """s[r*COLUMNS + j] = value for valid <= j < width."""
     for r in range(count):
-        for j in range(valid, columns):
-            s[si + r * columns + j] = value
+        for j in range(valid, width):
+            s[r * COLUMNS + j] = value
+
+
+@helper
+def part_of_rows(a, chunk, MR):
+    """The first row of a chunk and its number of rows: whole register tiles, and what is left in the last chunk."""
+    first = a.runs * chunk // a.chunks * MR
+    return first, (a.rows if chunk == a.chunks - 1 else a.runs * (chunk + 1) // a.chunks * MR) - first
 
 
 @cache
@@ -66,14 +76,14 @@ def make_softmax_rows(dtype):
     LANES, ZERO = lanes(dtype), np.dtype(dtype).type(0)
 
     @helper
-    def softmax_rows(s, count, most, total, y, yi, pitch):
+    def softmax_rows(s, count, width, most, total, y, yi, pitch):
         """s = e^(s - most), total += its sums; `most` grows first, and then total and y's rows shrink."""
         for r in range(count):
-            new = reduce_run(s, r * COLUMNS, COLUMNS, MAX_NAN)
+            new = reduce_run(s, r * COLUMNS, width, MAX_NAN)
             if new < most[r]:
                 new = most[r]
             shrink, shift, acc = np.exp(most[r] - new), splat_vector(s, new), splat_vector(s, ZERO)
-            for v in range(r * COLUMNS, (r + 1) * COLUMNS, LANES):
+            for v in range(r * COLUMNS, r * COLUMNS + width, LANES):
                 value = exp_vector(sub_vector(load_vector(s, v), shift))
                 store_vector(value, s, v)
                 acc = add_vector(acc, value)
@@ -106,26 +116,25 @@ def make_forward(dtype, MR, NR, OUT_NR, FUNCTION):
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         most, total = s[ROWS * COLUMNS : ROWS * COLUMNS + ROWS], s[ROWS * COLUMNS + ROWS :]
         image, chunk = tile // a.chunks, tile % a.chunks
-        first = a.rows * chunk // a.chunks
-        count = a.rows * (chunk + 1) // a.chunks - first
+        first, count = part_of_rows(a, chunk, MR)
         out = (image * a.rows + first) * a.pitch
         y[out : out + count * a.pitch] = ZERO
         most[:count], total[:count] = -INF, ZERO
-        wide = a.column_blocks * COLUMNS
+        wide = a.wide
         for j in range(0, wide, COLUMNS):
+            width = min(COLUMNS, wide - j)
             scores(
-                *(theta, image * a.depth * a.rows + first, 1, count, phi, image * a.depth * wide + j, COLUMNS),
+                *(theta, image * a.depth * a.rows + first, 1, count, phi, image * a.depth * wide + j, width),
                 *(steps, 0, a.depth, s, 0, COLUMNS, zeros, 0, False),
             )
-            if a.columns - j < COLUMNS:
-                fill_tail(s, 0, count, a.columns - j, COLUMNS, -INF)
+            fill_tail(s, count, a.columns - j, width, -INF)
             if FUNCTION == SOFTMAX:
-                softmax_rows(s, count, most, total, y, out, a.pitch)
+                softmax_rows(s, count, width, most, total, y, out, a.pitch)
             else:
                 for v in range(0, count * COLUMNS, LANES):
                     store_vector(relu_vector(load_vector(s, v)), s, v)
             out_product(
-                *(s, 0, COLUMNS, count, g, (image * wide + j) * a.pitch, a.pitch, out_steps, 0, COLUMNS),
+                *(s, 0, COLUMNS, count, g, (image * wide + j) * a.pitch, a.pitch, out_steps, 0, width),
                 *(y, out, a.pitch, zeros, 0, True),
             )
         for r in range(count):
@@ -140,93 +149,94 @@ def make_forward(dtype, MR, NR, OUT_NR, FUNCTION):
 BackwardBlock = Block(
     "NonLocalBackward",
     {
-        **dict.fromkeys(("left", "left_g", "right", "right_g", "log", "dot", "turned", "turned_g")),
-        **dict.fromkeys(("out", "out_g", "zeros", "scratch")),
-        **dict.fromkeys(("steps", "out_steps", "out_steps_g"), "i8"),
+        **dict.fromkeys(("phi", "g", "theta", "gy", "phi_last", "theta_last", "gy_last", "log", "dot")),
+        **dict.fromkeys(("gphi", "gg", "share", "zeros", "scratch")),
+        **dict.fromkeys(("steps", "out_steps", "out_steps_g", "turned_steps"), "i8"),
     },
-    "rows columns column_blocks chunks depth depth_g pitch pitch_g",
+    "rows runs wide_rows columns wide chunks groups depth depth_g pitch pitch_g",
     "scale",
 )
 
 
 @cache
-def make_score_gradients(dtype, FUNCTION, BY_COLUMN):
+def make_score_gradients(dtype, FUNCTION):
     """From scores and products of gy and g to p and ds, in place."""
     LANES = lanes(dtype)
 
     @helper
-    def score_gradients(s, d, count, log, dot, stat, scale):
-        """s becomes p and d becomes ds; log and dot belong to rows or, BY_COLUMN, to columns, from `stat` on."""
+    def score_gradients(s, d, count, width, log, dot, stat, scale):
+        """s becomes p and d becomes ds; the columns of the block are positions i, of log[stat] and dot[stat] on."""
         weight = splat_vector(s, s.dtype.type(scale))
         for r in range(count):
-            for v in range(0, COLUMNS, LANES):
+            for v in range(0, width, LANES):
                 i = r * COLUMNS + v
                 score, product = load_vector(s, i), load_vector(d, i)
                 if FUNCTION == RELU:
                     store_vector(mul_vector(relu_vector(score), weight), s, i)
                     store_vector(mul_vector(mul_vector(step_vector(score), weight), product), d, i)
                 else:
-                    if BY_COLUMN:
-                        shift, mean = load_vector(log, stat + v), load_vector(dot, stat + v)
-                    else:
-                        shift, mean = splat_vector(s, log[stat + r]), splat_vector(s, dot[stat + r])
-                    p = exp_vector(sub_vector(score, shift))
+                    p = exp_vector(sub_vector(score, load_vector(log, stat + v)))
                     store_vector(p, s, i)
-                    store_vector(mul_vector(p, sub_vector(product, mean)), d, i)
+                    store_vector(mul_vector(p, sub_vector(product, load_vector(dot, stat + v))), d, i)
 
     return score_gradients
 
 
 @cache
-def make_backward(dtype, MR, NRS, FUNCTION, BY_COLUMN):
-    """One half of the backward pass; NRS: vectors of a register tile for scores, `out` and `out_g`."""
+def make_backward(dtype, MR, NRS, FUNCTION):
+    """The backward pass; NRS: vectors of a register tile for scores, gradients of theta and phi, and gradients of g."""
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    INF = np.dtype(dtype).type(np.inf)
+    ZERO, INF = np.dtype(dtype).type(0), np.dtype(dtype).type(np.inf)
     scores, product = make_panel_product(MR, NRS[0], LANES), make_panel_product(MR, NRS[1], LANES)
-    product_g, score_gradients = make_panel_product(MR, NRS[2], LANES), make_score_gradients(dtype, FUNCTION, BY_COLUMN)
+    product_g, score_gradients = make_panel_product(MR, NRS[2], LANES), make_score_gradients(dtype, FUNCTION)
 
     @tile_body(BackwardBlock, dtype)
     def non_local_bwd_streaming(block, tile, worker):
-        """out[r] = sum over columns of ds turned; BY_COLUMN also out_g[r] = sum of p turned_g.  Tile: (image, run of
-        rows).
+        """Rows are positions j, columns positions i.  Tile: (image, group of rows): their gphi and gg, and their share
+        of gtheta.
         """
         a = fields(block)
-        left, left_g = array_at(a.left, a.left_size, KIND), array_at(a.left_g, a.left_g_size, KIND)
-        right, right_g = array_at(a.right, a.right_size, KIND), array_at(a.right_g, a.right_g_size, KIND)
-        turned, turned_g = array_at(a.turned, a.turned_size, KIND), array_at(a.turned_g, a.turned_g_size, KIND)
-        out, out_g = array_at(a.out, a.out_size, KIND), array_at(a.out_g, a.out_g_size, KIND)
+        phi, g = array_at(a.phi, a.phi_size, KIND), array_at(a.g, a.g_size, KIND)
+        theta, gy = array_at(a.theta, a.theta_size, KIND), array_at(a.gy, a.gy_size, KIND)
+        theta_last, gy_last = array_at(a.theta_last, a.theta_last_size, KIND), array_at(a.gy_last, a.gy_last_size, KIND)
+        phi_last, share = array_at(a.phi_last, a.phi_last_size, KIND), array_at(a.share, a.share_size, KIND)
+        gphi, gg = array_at(a.gphi, a.gphi_size, KIND), array_at(a.gg, a.gg_size, KIND)
         log, dot = array_at(a.log, a.log_size, KIND), array_at(a.dot, a.dot_size, KIND)
         zeros, steps = array_at(a.zeros, a.zeros_size, KIND), array_at(a.steps, a.steps_size, "i8")
-        out_steps, out_steps_g = (
-            array_at(a.out_steps, a.out_steps_size, "i8"),
-            array_at(a.out_steps_g, a.out_steps_g_size, "i8"),
-        )
+        out_steps = array_at(a.out_steps, a.out_steps_size, "i8")
+        out_steps_g = array_at(a.out_steps_g, a.out_steps_g_size, "i8")
+        turned_steps = array_at(a.turned_steps, a.turned_steps_size, "i8")
         s = array_at(a.scratch + worker * a.scratch_size * ITEM, a.scratch_size, KIND)
         d = s[ROWS * COLUMNS :]
-        image, chunk = tile // a.chunks, tile % a.chunks
-        first = a.rows * chunk // a.chunks
-        count = a.rows * (chunk + 1) // a.chunks - first
-        row, wide = image * a.rows + first, a.column_blocks * COLUMNS
-        for j in range(0, wide, COLUMNS):
-            scores(
-                *(left, image * a.depth * a.rows + first, 1, count, right, image * a.depth * wide + j, COLUMNS),
-                *(steps, 0, a.depth, s, 0, COLUMNS, zeros, 0, False),
-            )
-            scores(
-                *(left_g, image * a.depth_g * a.rows + first, 1, count, right_g, image * a.depth_g * wide + j, COLUMNS),
-                *(steps, 0, a.depth_g, d, 0, COLUMNS, zeros, 0, False),
-            )
-            if a.columns - j < COLUMNS:
-                fill_tail(s, 0, count, a.columns - j, COLUMNS, -INF)
-            score_gradients(s, d, count, log, dot, image * wide + j if BY_COLUMN else row, a.scale)
-            product(
-                *(d, 0, COLUMNS, count, turned, (image * wide + j) * a.pitch, a.pitch, out_steps, 0, COLUMNS),
-                *(out, row * a.pitch, a.pitch, zeros, 0, j > 0),
-            )
-            if BY_COLUMN:
+        image, group = tile // a.groups, tile % a.groups
+        wide, share_at = a.wide, tile * a.wide * a.pitch
+        share[share_at : share_at + wide * a.pitch] = ZERO
+        for chunk in range(a.chunks * group // a.groups, a.chunks * (group + 1) // a.groups):
+            first, count = part_of_rows(a, chunk, MR)
+            row, last = image * a.rows + first, (image * a.wide_rows + first) * a.pitch
+            for j in range(0, wide, COLUMNS):
+                width, add = min(COLUMNS, wide - j), j > 0
+                scores(
+                    *(phi, image * a.depth * a.rows + first, 1, count, theta, image * a.depth * wide + j, width),
+                    *(steps, 0, a.depth, s, 0, COLUMNS, zeros, 0, False),
+                )
+                scores(
+                    *(g, image * a.depth_g * a.rows + first, 1, count, gy, image * a.depth_g * wide + j, width),
+                    *(steps, 0, a.depth_g, d, 0, COLUMNS, zeros, 0, False),
+                )
+                fill_tail(s, count, a.columns - j, width, -INF)
+                score_gradients(s, d, count, width, log, dot, image * wide + j, a.scale)
+                product(
+                    *(d, 0, COLUMNS, count, theta_last, (image * wide + j) * a.pitch, a.pitch, out_steps, 0, width),
+                    *(gphi, row * a.pitch, a.pitch, zeros, 0, add),
+                )
                 product_g(
-                    *(s, 0, COLUMNS, count, turned_g, (image * wide + j) * a.pitch_g, a.pitch_g, out_steps_g),
-                    *(0, COLUMNS, out_g, row * a.pitch_g, a.pitch_g, zeros, 0, j > 0),
+                    *(s, 0, COLUMNS, count, gy_last, (image * wide + j) * a.pitch_g, a.pitch_g, out_steps_g, 0, width),
+                    *(gg, row * a.pitch_g, a.pitch_g, zeros, 0, add),
+                )
+                product(
+                    *(d, 0, 1, width, phi_last, last, a.pitch, turned_steps, 0, count),
+                    *(share, share_at + j * a.pitch, a.pitch, zeros, 0, True),
                 )
 
     return non_local_bwd_streaming
@@ -240,87 +250,100 @@ def _pitch(depth, dtype):
 
 
 def _padded(x, fill=0.0):
-    """x (n, k, positions) or (n, positions) with positions filled up to whole blocks."""
-    wide = split(x.shape[-1], COLUMNS) * COLUMNS
+    """x (n, k, positions) or (n, positions) with positions filled up to whole vectors."""
+    wide = _pitch(x.shape[-1], x.dtype)
+    if wide == x.shape[-1]:
+        return x
     out = np.full((*x.shape[:-1], wide), fill, x.dtype)
     out[..., : x.shape[-1]] = x
     return out
 
 
 def _turned(x):
-    """x (n, k, positions) as (n, positions, pitch), filled up with zeros to whole blocks and vectors."""
+    """(row, x (n, k, positions) as (n, positions, pitch)), positions filled up with zeros to whole vectors."""
     n, k, positions = x.shape
-    out = np.zeros((n, split(positions, COLUMNS) * COLUMNS, _pitch(k, x.dtype)), x.dtype)
-    out[:, :positions, :k] = x.transpose(0, 2, 1)
-    return out
+    wide = _pitch(positions, x.dtype)
+    out = _memory.empty((n, wide, _pitch(k, x.dtype)), x.dtype)
+    return layout_row(x, out, k, positions, wide - positions), out
 
 
 def _back(x, depth):
-    """(n, positions, pitch) as (n, depth, positions)."""
-    return np.ascontiguousarray(x[:, :, :depth].transpose(0, 2, 1))
+    """(row, array): (n, positions, pitch) as (n, depth, positions)."""
+    out = _memory.empty((x.shape[0], depth, x.shape[1]), x.dtype)
+    return layout_row(out, x, depth, x.shape[1], 0, back=True), out
 
 
 def _steps(count, left, right):
     return np.stack([np.arange(count) * left, np.arange(count) * right], axis=1).ravel()
 
 
-def _shape(rows, columns):
-    chunks, blocks = split(rows, ROWS), split(columns, COLUMNS)
-    return {"rows": rows, "columns": columns, "chunks": chunks, "column_blocks": blocks}
+def _shape(rows, columns, MR, dtype):
+    runs = max(1, rows // MR)
+    chunks = split(runs * MR, PART_ROWS)
+    return {"rows": rows, "runs": runs, "chunks": chunks, "columns": columns, "wide": _pitch(columns, dtype)}
 
 
-def forward_row(theta, phi, g, function):
-    """(row, finish): finish() gives y (n, e, rows) and the logarithms (n, rows) once the row has run."""
+def _register_tiles(rows, *vectors):
+    """(MR, NR of each product) of products of as many vectors, on the same rows."""
+    shapes = {register_tile(min(rows, PART_ROWS), count)[0] for count in vectors}
+    MR = min(shapes)
+    return MR, *(balanced(count, isa.tile(MR)[1] if MR != 6 else 4) for count in vectors)
+
+
+def forward_rows(theta, phi, g, function):
+    """(rows, finish): finish() gives y (n, e, rows) and the logarithms (n, rows) once the rows have run."""
     (n, depth, rows), (_, e, columns), dtype = theta.shape, g.shape, theta.dtype.name
-    shape, pitch = _shape(rows, columns), _pitch(e, dtype)
-    y, log = _memory.empty((n, rows, pitch), dtype), np.empty((n, rows), dtype)
-    wide = shape["column_blocks"] * COLUMNS
-    MR, NR = register_tile(rows // shape["chunks"], COLUMNS // lanes(dtype))
-    out_NR = register_tile(rows // shape["chunks"], pitch // lanes(dtype))[1]
+    pitch = _pitch(e, dtype)
+    MR, NR, out_NR = _register_tiles(rows, COLUMNS // lanes(dtype), pitch // lanes(dtype))
+    shape = _shape(rows, columns, MR, dtype)
+    last, log = _memory.empty((n, rows, pitch), dtype), np.empty((n, rows), dtype)
+    (turn, g_last), (back, y) = _turned(g), _back(last, e)
     values = {
-        **{"theta": theta, "phi": _padded(phi), "g": _turned(g), "y": y, "log": log, "zeros": zeros(ROWS, dtype)},
-        **{"steps": _steps(depth, rows, wide), "out_steps": _steps(COLUMNS, 1, pitch)},
+        **{"theta": theta, "phi": _padded(phi), "g": g_last, "y": last, "log": log, "zeros": zeros(ROWS, dtype)},
+        **{"steps": _steps(depth, rows, shape["wide"]), "out_steps": _steps(COLUMNS, 1, pitch)},
         **shape,
         **{"depth": depth, "pitch": pitch},
     }
     work, scratch = n * rows * columns * ((depth + e) / 50 + 0.5), ROWS * COLUMNS + 2 * ROWS
     row = Row(make_forward(dtype, MR, NR, out_NR, function), n * shape["chunks"], values, work, scratch)
-    return row, lambda: (_back(y, e), log)
-
-
-def _half(left, left_g, right, right_g, log, dot, function, by_column, scale):
-    """(row, out, out_g) of the gradient of `left`, positions as rows."""
-    (n, depth, rows), (_, e, columns), dtype = left.shape, right_g.shape, left.dtype.name
-    shape, pitch, pitch_g = _shape(rows, columns), _pitch(depth, dtype), _pitch(e, dtype)
-    wide = shape["column_blocks"] * COLUMNS
-    out = _memory.empty((n, rows, pitch), dtype)
-    out_g = _memory.empty((n, rows, pitch_g) if by_column else (0,), dtype)
-    least = rows // shape["chunks"]
-    MR, NR = register_tile(least, COLUMNS // lanes(dtype))
-    sizes = (NR, *(register_tile(least, width // lanes(dtype))[1] for width in (pitch, pitch_g)))
-    values = {
-        **{"left": left, "left_g": left_g, "right": _padded(right), "right_g": _padded(right_g)},
-        **{"log": log, "dot": dot, "turned": _turned(right), "turned_g": _turned(right_g) if by_column else out_g},
-        **{"out": out, "out_g": out_g, "zeros": zeros(ROWS, dtype), "steps": _steps(max(depth, e), rows, wide)},
-        **{"out_steps": _steps(COLUMNS, 1, pitch), "out_steps_g": _steps(COLUMNS, 1, pitch_g)},
-        **shape,
-        **{"depth": depth, "depth_g": e, "pitch": pitch, "pitch_g": pitch_g, "scale": scale},
-    }
-    work = n * rows * columns * ((3 * depth + 2 * e) / 50 + 0.5)
-    body = make_backward(dtype, MR, sizes, function, by_column)
-    return Row(body, n * shape["chunks"], values, work, 2 * ROWS * COLUMNS), out, out_g
+    return (turn, row, back), lambda: (y, log)
 
 
 def backward_rows(theta, phi, g, y, log, gy, function):
     """(rows, finish): finish() gives (gtheta, gphi, gg) once the rows have run."""
+    (n, depth, columns), (_, e, rows), dtype = theta.shape, g.shape, theta.dtype.name
+    pitch, pitch_g = _pitch(depth, dtype), _pitch(e, dtype)
+    MR, *sizes = _register_tiles(rows, *(width // lanes(dtype) for width in (COLUMNS, pitch, pitch_g)))
+    shape = _shape(rows, columns, MR, dtype)
+    groups = min(shape["chunks"], max(LEAST_GROUPS, SHARES // (shape["wide"] * pitch)))
+    share = _memory.empty((n, groups, shape["wide"], pitch), dtype)
+    last, last_g = _memory.empty((n, rows, pitch), dtype), _memory.empty((n, rows, pitch_g), dtype)
+    turns, turned = zip(*map(_turned, (phi, theta, gy)), strict=True)
+    backs, (gphi, gg) = zip(_back(last, depth), _back(last_g, e), strict=True)
+    # a column that only fills up a vector has p = e^(0 - infinity) = 0
     dot = np.einsum("nci,nci->ni", gy, y)
-    scale = 1 / g.shape[2]
-    by_row, gtheta, _ = _half(theta, gy, phi, g, log, dot, function, False, scale)
-    # a column that only fills up a block has p = e^(0 - infinity) = 0
-    statistics = _padded(log, np.inf), _padded(dot)
-    by_column, gphi, gg = _half(phi, g, theta, gy, *statistics, function, True, scale)
-    depth, e = theta.shape[1], g.shape[1]
-    return (by_row, by_column), lambda: (_back(gtheta, depth), _back(gphi, depth), _back(gg, e))
+    values = {
+        **{"phi": phi, "g": g, "theta": _padded(theta), "gy": _padded(gy)},
+        **dict(zip(("phi_last", "theta_last", "gy_last"), turned, strict=True)),
+        **{"log": _padded(log, np.inf), "dot": _padded(dot), "gphi": last, "gg": last_g, "share": share},
+        **{"zeros": zeros(COLUMNS, dtype), "steps": _steps(max(depth, e), rows, shape["wide"])},
+        **{"out_steps": _steps(COLUMNS, 1, pitch), "out_steps_g": _steps(COLUMNS, 1, pitch_g)},
+        **{"turned_steps": _steps(ROWS, COLUMNS, pitch), "wide_rows": _pitch(rows, dtype), "groups": groups},
+        **{**shape, "depth": depth, "depth_g": e, "pitch": pitch, "pitch_g": pitch_g, "scale": 1 / rows},
+    }
+    work = n * rows * columns * ((3 * depth + 2 * e) / 50 + 0.5)
+    body = make_backward(dtype, MR, tuple(sizes), function)
+    row = Row(body, n * groups, values, work, 2 * ROWS * COLUMNS)
+
+    def finish():
+        total = share[:, 0]
+        for group in range(1, groups):
+            total += share[:, group]
+        back, gtheta = _back(np.ascontiguousarray(total[:, :columns]), depth)
+        launch(back)
+        return gtheta, gphi, gg
+
+    return (*turns, row, *backs), finish
 
 
 # ---- implementations
@@ -354,13 +377,13 @@ class NonLocalForward(Impl):
 
     @staticmethod
     def emit(spec, buffers):
-        row, buffers["finish"] = forward_row(**buffers, function=spec.function)
-        return (row,)
+        rows, buffers["finish"] = forward_rows(**buffers, function=spec.function)
+        return rows
 
 
 @implements("non_local.bwd", rank=90)
 class NonLocalBackward(Impl):
-    """All three gradients, the scores computed again."""
+    """All three gradients, the scores computed again once."""
 
     name = "non_local_bwd_streaming"
 

@@ -18,7 +18,7 @@ import numpy as np
 from .._jit import Block, helper, tile_body
 from .._registry import Impl, implements
 from ..driver import Row, Temporary
-from ..simd import array_at, fields, isa, lanes, load_vector, store_vector, transpose_block
+from ..simd import array_at, fields, isa, lanes, load_vector, prefetch_tile, store_vector, transpose_block
 from ..simd_permute import winograd_picked_weights
 from ..simd_winograd import winograd_apart, winograd_columns, winograd_out_apart, winograd_sizes
 from .gathers import NANOSECONDS_PER_FLOP, split, zeros
@@ -136,8 +136,15 @@ def make_product(dtype, FH, FW, MR, NR, SPAN, RUN):
     is picked from, 0 where they lie side by side; RUN: columns that lie side by side in the output.
     """
     KIND, ITEM, LANES = np.dtype(dtype).str[1:], np.dtype(dtype).itemsize, lanes(dtype)
-    AH, AW, RUNS = winograd_sizes(FH)[0], winograd_sizes(FW)[0], LANES // RUN
+    (AH, _, TH), (AW, _, TW) = winograd_sizes(FH), winograd_sizes(FW)
+    TAPS, RUNS = TH * TW, LANES // RUN
     panel_product, write_output = make_panel_product(MR, NR, LANES), make_output(dtype, FH, FW, RUN)
+
+    @helper
+    def ask_for_weights(w, wi, places):
+        """Ask for the weights of one channel and NR vectors of columns."""
+        for t in range(TAPS):
+            prefetch_tile(w, wi + (t * NR * LANES if SPAN else places[t * LANES]), 0, 1, NR)
 
     @tile_body(ProductBlock, dtype)
     def conv_bwd_data_residues_winograd(block, tile, worker):
@@ -159,12 +166,16 @@ def make_product(dtype, FH, FW, MR, NR, SPAN, RUN):
                 for n in range(vectors):
                     source, at = (c0 + c) * a.w_channel + bases[v0 + n], c * pitch + n * LANES
                     winograd_picked_weights(w, source, places, s, at, a.u_plane, FH, FW, SPAN)
+            c1 = c0 + channels
+            following = min(a.block_channels, a.channels - c1)
             for f in range(AH * AW):
                 panel_product(
                     *(v, f * a.v_plane + (c0 * a.tiles + p0 * LANES), LANES, count),
                     *(s, f * a.u_plane, vectors * LANES, steps, 0, channels),
                     *(s, a.m_at + f * a.m_plane, pitch, zeros, 0, add),
                 )
+                for c in range(c1 + following * f // (AH * AW), c1 + following * (f + 1) // (AH * AW)):
+                    ask_for_weights(w, c * a.w_channel + bases[v0], places)
         for n in range(vectors):
             columns = runs[(v0 + n) * RUNS * 3 :]
             write_output(a, s, a.m_at + n * LANES, p0, count, columns, zeros, y)

@@ -44,7 +44,7 @@ ResiduesBlock = Block(
         "scratch": None,
     },
     "xd xh xw grid_d grid_h grid_w sd sh sw groups channels y_planes yd yh yw up_d up_h up_w shift_d shift_h shift_w "
-    "pixels chunks parts strips pitch block_channels taps_count group_size bands_count",
+    "pixels chunks parts strips pitch block_channels taps_count group_size bands_count in_place",
 )
 PACK_CHANNELS = 8
 # the numbers of a band: strips before, taps before in `places`, taps, steps before, packed weights before, rows before,
@@ -213,7 +213,8 @@ def make_residues(dtype, MR, NR, WEAVE):
         image = image_group * a.channels * a.xd * a.xh * a.xw
         for c0 in range(0, a.channels, a.block_channels):
             channels = min(a.block_channels, a.channels - c0)
-            for k in range(channels):
+            source, first_pixel = (x, image + c0 * a.pixels + p) if a.in_place else (panel, 0)
+            for k in range(0 if a.in_place else channels):
                 plane = image + (c0 + k) * a.xd * a.xh * a.xw
                 for t in range(a.taps_count):
                     at = (k * a.taps_count + t) * a.pitch
@@ -223,7 +224,7 @@ def make_residues(dtype, MR, NR, WEAVE):
                 local, size, first = strip - bands[b], bands[b + 2], bands[b + 3]
                 weights = group * a.group_size + bands[b + 4] + (local * a.channels + c0) * size * MR
                 strip_product(
-                    *(packed, weights, 1, panel, 0, count, steps, first, first + channels * size),
+                    *(packed, weights, 1, source, first_pixel, count, steps, first, first + channels * size),
                     *(c, (strip - strip0) * MR * a.pitch, a.pitch, bias, (group * a.strips + strip) * MR, 0, c0 > 0),
                 )
         row = strip0 * MR
@@ -320,9 +321,9 @@ def _height(spec, bands):
     return min(heights, key=lambda MR: (sum(split(size, MR) for size in sizes) * max(MR, 2.5), -MR))
 
 
-def _tables(spec, bands, MR, pitch, block_channels, taps_count):
+def _tables(spec, bands, MR, row, block_channels, taps_count):
     """The arrays of whole numbers: bands, places (weight index by band, strip, tap, row), steps, rows; and the packed
-    size of a group.
+    size of a group.  row: from one row of the panel, or one channel of the source, to the next.
     """
     table, places, steps, rows = [], [], [], []
     strips = size = 0
@@ -338,7 +339,7 @@ def _tables(spec, bands, MR, pitch, block_channels, taps_count):
         index = np.concatenate([index, np.full((count * MR - len(index), len(taps)), -1)])
         places.append(index.reshape(count, MR, -1).transpose(0, 2, 1).ravel())
         k = np.arange(block_channels * len(taps))
-        panel = (np.arange(block_channels)[:, None] * taps_count + np.array(taps, np.int64)).ravel() * pitch
+        panel = (np.arange(block_channels)[:, None] * taps_count + np.array(taps, np.int64)).ravel() * row
         steps.append(np.stack([k * MR, panel], axis=1).ravel())
         rows += [member[:4] for member in members]
     arrays = {
@@ -360,7 +361,9 @@ def _plan(spec, threads):
     chunks = max(1, round(vectors / CHUNK_VECTORS))
     pitch = (split(vectors, chunks) | 1) * LANES
     block_channels = min(spec.ocg, max(1, BLOCK_K // max(1, taps_count)))
-    tables, strips, group_size = _tables(spec, plan.bands, MR, pitch, block_channels, taps_count)
+    in_place = plan.offsets == [(0, 0, 0)] and plan.grid == (spec.od, spec.oh, spec.ow) and plan.pixels % LANES == 0
+    row = plan.pixels if in_place else pitch
+    tables, strips, group_size = _tables(spec, plan.bands, MR, row, block_channels, taps_count)
     tiles = spec.n * spec.g * chunks
     parts = split(strips * MR * pitch * np.dtype(spec.dtype).itemsize, OUT_BYTES)
     if threads > 1 and tiles * parts < 2 * threads:
@@ -372,30 +375,13 @@ def _plan(spec, threads):
         pad - first * s
         for pad, first, s in zip((spec.pd, spec.ph, spec.pw), plan.first, (spec.sd, spec.sh, spec.sw), strict=True)
     ]
-    numbers = {
-        **shared,
-        **grid,
-        **{"xd": spec.od, "xh": spec.oh, "xw": spec.ow, "sd": 1, "sh": 1, "sw": 1, "groups": spec.g},
-        **{
-            "y_planes": spec.icg,
-            "yd": spec.id,
-            "yh": spec.ih,
-            "yw": spec.iw,
-            "up_d": spec.sd,
-            "up_h": spec.sh,
-            "up_w": spec.sw,
-        },
-        **{"shift_d": shift[0], "shift_h": shift[1], "shift_w": shift[2], "pixels": plan.pixels, "chunks": chunks},
-        **{
-            "parts": parts,
-            "strips": strips,
-            "pitch": pitch,
-            "block_channels": block_channels,
-            "taps_count": taps_count,
-        },
-        **{"bands": tables["bands"], "steps": tables["steps"], "rows": tables["rows"]},
-        "taps": np.array(plan.offsets, np.int64).reshape(-1),
-    }
+    numbers = {**shared, **grid, "xd": spec.od, "xh": spec.oh, "xw": spec.ow, "sd": 1, "sh": 1, "sw": 1}
+    numbers |= {"groups": spec.g, "y_planes": spec.icg, "yd": spec.id, "yh": spec.ih, "yw": spec.iw}
+    numbers |= {"up_d": spec.sd, "up_h": spec.sh, "up_w": spec.sw}
+    numbers |= {"shift_d": shift[0], "shift_h": shift[1], "shift_w": shift[2], "pixels": plan.pixels, "chunks": chunks}
+    numbers |= {"parts": parts, "strips": strips, "pitch": pitch, "block_channels": block_channels}
+    numbers |= {"taps_count": taps_count, "in_place": int(in_place), "taps": np.array(plan.offsets, np.int64).ravel()}
+    numbers |= {name: tables[name] for name in ("bands", "steps", "rows")}
     pack = {
         **shared,
         "w_channel": spec.icg * spec.taps,

@@ -161,6 +161,8 @@ MOST_ROWS = 9  # of taps in a tile: each takes a register for its address
 TILE_CYCLES = 40  # to begin and end a register tile
 TURN_NANOSECONDS = 0.25  # to put one value of the gradient into its lane
 WRITE_NANOSECONDS = 1.0  # to write one value of the result
+CACHE_BYTES = 1 << 22  # of images that a cache holds from one strip of output channels to the next
+BYTE_NANOSECONDS = 0.05  # to read one byte of larger ones once more
 PEAK_SHARE = 0.87  # NANOSECONDS_PER_FLOP includes losses that are counted here one by one
 
 
@@ -274,6 +276,9 @@ class ConvBackwardWeights(Impl):
         short = 8 if spec.out_pixels < LANES or spec.ocg < LANES else 1  # values that go one by one
         framed = spec.n * spec.ic * np.prod(_frame(spec)) if _is_framed(spec) else 0
         copies = turned * short * TURN_NANOSECONDS + float(framed) * FRAME_NANOSECONDS
+        image_bytes = spec.n * spec.ic * spec.in_pixels * np.dtype(spec.dtype).itemsize
+        if image_bytes > CACHE_BYTES:
+            copies += split(spec.ocg, strip) * image_bytes * BYTE_NANOSECONDS
         written = spec.oc * spec.icg * spec.taps * WRITE_NANOSECONDS
         return copies + written + shape.cycles * 2 * LANES * NANOSECONDS_PER_FLOP * PEAK_SHARE
 

@@ -132,7 +132,8 @@ class PackedWeights:
         x = value(input)
         if not isinstance(x, np.ndarray) or is_watched():
             spec, _ = self.checked(op, ndim, input, weight, bias, *settings)
-            return self.apply(input, weight, bias, spec, self.form(spec, weight))
+            packed = None if is_watched() else self.form(spec, weight)  # one call alone is not worth it
+            return self.apply(input, weight, bias, spec, packed)
         key = x.shape, x.dtype, settings, prepared.settings()
         known = self._known.get(key)
         if known is None or not known.holds(weight, bias):

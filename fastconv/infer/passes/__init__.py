@@ -4,10 +4,13 @@ A pass is `run(graph, derived)`: nodes are rewritten, new constants come from `d
 shape.  Passes leave a note in the nodes that they change or refuse to, which `explain` shows.
 """
 
-from . import activation, batch_norm, chains, channels, constants, dead, pad, residual, scale, simple
+from . import activation, apart, batch_norm, chains, channels, constants, dead, means, pad, residual, scale, simple
 from .rewrite import Derived
 
-PASSES = (dead, simple, constants, channels, simple, pad, chains, batch_norm, scale, residual, activation, dead)
+PASSES = (
+    *(dead, simple, constants, channels, simple, pad, chains, batch_norm, scale, residual, activation),
+    *(means, dead, apart),
+)
 
 
 def optimise(graph, derived=None):

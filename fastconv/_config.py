@@ -37,7 +37,7 @@ SWITCHES = {
         Switch("CACHE_DIR", "", "folder of compiled kernels; default: fastconv/kernels in the user's cache folder"),
         Switch("CACHE", "1", "0: compile afresh in every process, neither read nor write compiled kernels"),
         Switch("DEBUG", "0", "1: kernels check every index, run serially, and errors inside them are raised"),
-        Switch("PARALLEL_US", "60", "work of fewer microseconds (estimated, one thread) runs serially"),
+        Switch("PARALLEL_US", "40", "work of fewer microseconds (estimated, one thread) runs serially"),
         Switch("POOL_MB", "512", "at most this much memory of freed outputs is kept for reuse; 0 keeps none"),
         Switch("BATCH_INVARIANT", "0", "1: an image gives the same bits alone and in any batch"),
     )

@@ -5,6 +5,8 @@ For this the rows that an implementation emits may depend on which buffers there
 (`Impl.repeatable`).  Pure Python.
 """
 
+import threading
+
 import numpy as np
 
 from . import _config, _jit, _memory, driver
@@ -15,9 +17,16 @@ MOST_CALLS = 1024
 _calls = {}
 
 
+class _Watch(threading.local):
+    runs: list | None = None  # while this thread's programs are watched
+
+
+_watch = _Watch()
+
+
 def settings():
     """What a prepared call depends on besides its spec."""
-    return driver.get_num_threads(), _config.IMPL, _config.batch_invariant()
+    return driver.get_num_threads(), _config.IMPL, _config.batch_invariant(), registered()
 
 
 def can_prepare(impl):
@@ -52,7 +61,25 @@ def run_rows(emit, arrays, *numbers):
         stand_ins = [None if array is None else np.empty(array.shape, array.dtype) for array in arrays]
         memory = [array for array in stand_ins if array is not None]
         known = _keep(key, Program(emit(*stand_ins, *numbers), memory))
-    known.run_at(list(map(_memory.address, given)))
+    start(known, given)
+
+
+def start(program, arrays):
+    """Run a program on dense arrays."""
+    addresses = list(map(_memory.address, arrays))
+    program.run_at(addresses)
+    if _watch.runs is not None:
+        _watch.runs.append([program, *addresses])
+
+
+def watched(function, *args, **kwargs):
+    """(what the function gives, [program, addresses of its arrays] of each program that ran here meanwhile)."""
+    before, runs = _watch.runs, []
+    _watch.runs = runs
+    try:
+        return function(*args, **kwargs), runs
+    finally:
+        _watch.runs = before if before is None else before + runs
 
 
 def _keep(key, program):
@@ -69,7 +96,7 @@ def run(operation, spec, buffers, impl=None):
     """
     arrays = [array for array in buffers.values() if array is not None]
     names = tuple([name for name, array in buffers.items() if array is not None])
-    key = operation, impl, spec, names, settings(), registered()
+    key = operation, impl, spec, names, settings()
     known = _calls.get(key)  # those of `call`, found without asking the registry
     if known is None or _config.DEBUG:
         impl = impl or select(operation, spec)
@@ -77,4 +104,4 @@ def run(operation, spec, buffers, impl=None):
             driver.launch(*impl.emit(spec, buffers))
             return
         known = _keep(key, call(impl, spec, dict(zip(names, arrays, strict=True))))
-    known.run_at(list(map(_memory.address, arrays)))
+    start(known, arrays)

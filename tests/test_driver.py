@@ -325,7 +325,9 @@ def test_small_work_runs_serially(parallel_runs, threads):
     assert parallel_runs == [2]
 
 
-def test_small_rows_share_threads_that_are_awake():
+def test_small_rows_share_threads_that_are_awake(monkeypatch):
+    monkeypatch.setattr(_config, "PARALLEL_US", 60)
+
     def row(tiles, work):
         return Row(make_scale("float32"), tiles, {}, work)
 

@@ -127,3 +127,21 @@ def test_calls_are_bounded(monkeypatch):
     for width in range(3, 9):
         F.max_pool2d(random(1, 1, 4, width), 2)
     assert len(prepared._calls) <= prepared.MOST_CALLS
+
+
+def test_calls_that_come_again_see_every_difference():
+    """A function that was one program is only that program the next time: same results, same refusals."""
+    x = random(1, 3, 8, 8)
+    for _ in range(3):
+        np.testing.assert_array_equal(F.max_pool2d(x, 2), x.reshape(1, 3, 4, 2, 4, 2).max((3, 5)))
+        np.testing.assert_array_equal(F.max_pool2d(x, [2, 2]), F.max_pool2d(x, kernel_size=2))
+        np.testing.assert_array_equal(F.max_pool2d(x, 2, return_indices=True)[0], F.max_pool2d(x, 2))
+        np.testing.assert_array_equal(F.relu(x.transpose(0, 1, 3, 2)), np.maximum(x, 0).transpose(0, 1, 3, 2))
+        np.testing.assert_array_equal(F.relu(x.astype(np.float16)), np.maximum(x, 0).astype(np.float16))
+        np.testing.assert_array_equal(F.interpolate(x, scale_factor=2, mode="area"), x.repeat(2, 2).repeat(2, 3))
+        with pytest.raises(TypeError, match="ceil_mode"):
+            F.max_pool2d(x, 2, ceil_mode=0)
+        assert F.max_pool2d(x, 2, ceil_mode=False).shape == (1, 3, 4, 4)
+        assert isinstance(F.relu(fc.Tensor(x)), fc.Tensor)
+    first, second = F.relu(x), F.relu(-x)
+    np.testing.assert_array_equal(first - second, x)

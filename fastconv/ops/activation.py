@@ -20,6 +20,7 @@ from ..packing import dense
 from ..prepared import run_rows
 from .checks import array, floating, same_dtype
 from .erf import erf
+from .recall import recalled
 
 DTYPES = "float16, float32, float64; relu and relu6 whole numbers too"
 
@@ -263,16 +264,19 @@ class LogSoftmax(Softmax):
 # -- public functions --------------------------------------------------------------------------------------------------
 
 
+@recalled
 def relu(input, inplace=False):
     """max(x, 0)."""
     return ReLU.apply(array("relu", "input", input))
 
 
+@recalled
 def relu6(input, inplace=False):
     """min(max(x, 0), 6)."""
     return ReLU6.apply(array("relu6", "input", input))
 
 
+@recalled
 def leaky_relu(input, negative_slope=0.01, inplace=False):
     """x where positive, negative_slope * x elsewhere."""
     return LeakyReLU.apply(floating("leaky_relu", "input", input), negative_slope)
@@ -291,11 +295,13 @@ def prelu(input, weight):
     return PReLU.apply(input, weight.reshape(shape))
 
 
+@recalled
 def elu(input, alpha=1.0, inplace=False):
     """x where positive, alpha (e^x - 1) elsewhere."""
     return ELU.apply(floating("elu", "input", input), alpha)
 
 
+@recalled
 def gelu(input, approximate="none"):
     """x Phi(x): exact, or with approximate="tanh"."""
     if approximate not in ("none", "tanh"):
@@ -303,31 +309,37 @@ def gelu(input, approximate="none"):
     return (GELUTanh if approximate == "tanh" else GELU).apply(floating("gelu", "input", input))
 
 
+@recalled
 def silu(input, inplace=False):
     """x sigmoid(x)."""
     return SiLU.apply(floating("silu", "input", input))
 
 
+@recalled
 def hardswish(input, inplace=False):
     """x relu6(x + 3) / 6."""
     return Hardswish.apply(floating("hardswish", "input", input))
 
 
+@recalled
 def hardsigmoid(input, inplace=False):
     """relu6(x + 3) / 6."""
     return Hardsigmoid.apply(floating("hardsigmoid", "input", input))
 
 
+@recalled
 def mish(input, inplace=False):
     """x tanh(log(1 + e^x))."""
     return Mish.apply(floating("mish", "input", input))
 
 
+@recalled
 def sigmoid(input):
     """1 / (1 + e^-x)."""
     return Sigmoid.apply(floating("sigmoid", "input", input))
 
 
+@recalled
 def tanh(input):
     """Hyperbolic tangent."""
     return Tanh.apply(floating("tanh", "input", input))

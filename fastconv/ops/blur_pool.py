@@ -21,6 +21,7 @@ from ..prepared import run_rows
 from ..specs import whole_numbers
 from . import pool
 from .checks import array
+from .recall import recalled
 
 _MODES = ("reflect", "replicate", "zeros")
 
@@ -94,11 +95,13 @@ def _blur(op, ndim, x, kernel_size, stride, padding_mode):
     return BlurPool.apply(x, (size, kernel, stride, padding_mode), False)
 
 
+@recalled
 def blur_pool1d(input, kernel_size=3, stride=2, padding_mode="reflect"):
     """Binomial filter and downsampling; see `blur_pool2d`.  Input (n, c, l) or (c, l)."""
     return _blur("blur_pool1d", 1, input, kernel_size, stride, padding_mode)
 
 
+@recalled
 def blur_pool2d(input, kernel_size=3, stride=2, padding_mode="reflect"):
     """Binomial filter and downsampling.  Input (n, c, h, w) or (c, h, w) -> output sizes (size - 1) // stride + 1.
 
@@ -109,6 +112,7 @@ def blur_pool2d(input, kernel_size=3, stride=2, padding_mode="reflect"):
     return _blur("blur_pool2d", 2, input, kernel_size, stride, padding_mode)
 
 
+@recalled
 def blur_pool3d(input, kernel_size=3, stride=2, padding_mode="reflect"):
     """Binomial filter and downsampling; see `blur_pool2d`.  Input (n, c, d, h, w) or (c, d, h, w)."""
     return _blur("blur_pool3d", 3, input, kernel_size, stride, padding_mode)

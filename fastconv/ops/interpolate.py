@@ -22,6 +22,7 @@ from ..kernels.separable import Axis, identity, row, tables
 from ..packing import dense
 from ..prepared import run_rows
 from . import checks, pool
+from .recall import recalled
 
 _RANKS = {
     "nearest": (1, 2, 3),
@@ -208,6 +209,7 @@ def _interpolate(op, input, size, scale_factor, mode, align_corners, recompute_s
     return Resize.apply(input, settings, False)
 
 
+@recalled
 def interpolate(
     input,
     size=None,

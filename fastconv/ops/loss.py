@@ -11,6 +11,7 @@ import numpy as np
 from .._device import move
 from ..autograd import Op, Variable, abs, mean, value, where
 from ..autograd import sum as sum_over
+from ..kernels.elementwise import activated
 from .activation import Softplus, log_softmax, softmax
 from .checks import array, floating, same_dtype
 
@@ -27,20 +28,13 @@ class CrossEntropy(Op):
     @staticmethod
     def forward(ctx, x, target, weight, ignore_index, reduction, smoothing):
         keep, index, w = _targets(x, target, weight, ignore_index)
-        classes = x.shape[1]
-        z = x - x.max(axis=1, keepdims=True) if x.size else np.array(x)
-        picked = np.take_along_axis(z, index, 1)[:, 0]
-        smooth = np.einsum("ncl,c->nl", z, _class_weights(x, weight)) if smoothing else None
-        np.exp(z, out=z)
-        total = z.sum(axis=1)
-        log_total = np.log(total)
-        loss = (1 - smoothing) * w * (log_total - picked)
+        logs = log_softmax(x, 1)
+        loss = (smoothing - 1) * w * np.take_along_axis(logs, index, 1)[:, 0]
         if smoothing:
-            sum_w = _class_weights(x, weight).sum()
-            loss += np.where(keep, (smoothing / classes) * (log_total * sum_w - smooth), 0)
+            smooth = np.einsum("ncl,c->nl", logs, _class_weights(x, weight))
+            loss -= np.where(keep, (smoothing / x.shape[1]) * smooth, 0)
         if ctx.recording:
-            z /= total[:, None]
-            ctx.probability, ctx.index, ctx.w, ctx.keep = z, index, w, keep
+            ctx.probability, ctx.index, ctx.w, ctx.keep = activated("exp", logs), index, w, keep
             ctx.weight, ctx.smoothing, ctx.reduction = weight, smoothing, reduction
             ctx.save(x)
         return _reduced(loss, reduction, w)

@@ -26,6 +26,7 @@ from ..kernels import (  # noqa: F401  (they register their implementations)
 )
 from ..packing import dense
 from ..pool_specs import adaptive_spec, pool_spec
+from .recall import recalled
 
 
 def _empty(shape, spec, like, dtype=None):
@@ -159,11 +160,13 @@ def _max(ndim, x, kernel_size, stride, padding, dilation, ceil_mode, return_indi
     return MaxPool.apply(x, spec, return_indices)
 
 
+@recalled
 def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows; see `max_pool2d`.  Input (n, c, l) or (c, l)."""
     return _max(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@recalled
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows.  Input (n, c, h, w) or (c, h, w) -> output (n, c, oh, ow) or (c, oh, ow).
 
@@ -177,6 +180,7 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@recalled
 def max_pool3d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """Maximum over windows; see `max_pool2d`.  Input (n, c, d, h, w) or (c, d, h, w)."""
     return _max(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
@@ -191,11 +195,13 @@ def _average(ndim, x, kernel_size, stride, padding, ceil_mode, count_include_pad
     )
 
 
+@recalled
 def avg_pool1d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """Mean over windows; see `avg_pool2d`.  Input (n, c, l) or (c, l)."""
     return _average(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
+@recalled
 def avg_pool2d(
     input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 ):
@@ -210,6 +216,7 @@ def avg_pool2d(
     return _average(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@recalled
 def avg_pool3d(
     input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 ):
@@ -223,11 +230,13 @@ def _adaptive_average(ndim, x, output_size):
     return AvgPool.apply(x, adaptive_spec(op, ndim, x.shape, output_size, x.dtype))
 
 
+@recalled
 def adaptive_avg_pool1d(input, output_size):
     """Mean over windows that divide the input; see `adaptive_avg_pool2d`.  Input (n, c, l) or (c, l)."""
     return _adaptive_average(1, input, output_size)
 
 
+@recalled
 def adaptive_avg_pool2d(input, output_size):
     """Mean over windows that divide the input.  Input (n, c, h, w) or (c, h, w) -> (n, c, oh, ow) or (c, oh, ow).
 
@@ -237,6 +246,7 @@ def adaptive_avg_pool2d(input, output_size):
     return _adaptive_average(2, input, output_size)
 
 
+@recalled
 def adaptive_avg_pool3d(input, output_size):
     """Mean over windows that divide the input; see `adaptive_avg_pool2d`.  Input (n, c, d, h, w) or (c, d, h, w)."""
     return _adaptive_average(3, input, output_size)
@@ -249,16 +259,19 @@ def _adaptive_max(ndim, x, output_size, return_indices):
     return MaxPool.apply(x, adaptive_spec(op, ndim, x.shape, output_size, x.dtype), return_indices)
 
 
+@recalled
 def adaptive_max_pool1d(input, output_size, return_indices=False):
     """Maximum over windows that divide the input; see `adaptive_max_pool2d`.  Input (n, c, l) or (c, l)."""
     return _adaptive_max(1, input, output_size, return_indices)
 
 
+@recalled
 def adaptive_max_pool2d(input, output_size, return_indices=False):
     """Maximum over the windows of `adaptive_avg_pool2d`; with return_indices also its position, as in `max_pool2d`."""
     return _adaptive_max(2, input, output_size, return_indices)
 
 
+@recalled
 def adaptive_max_pool3d(input, output_size, return_indices=False):
     """Maximum over windows that divide the input; see `adaptive_max_pool2d`.  Input (n, c, d, h, w) or (c, d, h, w)."""
     return _adaptive_max(3, input, output_size, return_indices)

@@ -1,13 +1,22 @@
 """Padding in all modes. The adjoint of each mode adds what lies in the border to the pixels it was copied from."""
 
+import math
+from functools import lru_cache
+
 import numpy as np
 
 from .. import _memory
 from ..autograd import cat, flatten, split, stack
 from ..autograd.op import ArrayOp
+from ..kernels.pad import AXES, pad_rows
+from ..packing import dense
+from ..prepared import run_rows
 from .checks import array
+from .recall import recalled
 
 DTYPES = "any"
+
+_TUNED = np.dtype(np.float32), np.dtype(np.float64)
 
 __all__ = ["cat", "flatten", "pad", "split", "stack"]
 
@@ -20,8 +29,8 @@ class Pad(ArrayOp):
     @staticmethod
     def forward(ctx, x, pads, mode, fill):
         ctx.shape, ctx.pads, ctx.mode = x.shape, pads, mode
-        if isinstance(x, np.ndarray) and min(map(min, pads), default=0) >= 0:
-            return _bordered(x, pads, mode, fill)
+        if isinstance(x, np.ndarray) and x.dtype in _TUNED and x.size and _is_bordered(pads):
+            return _padded(x, pads, mode, fill)
         if mode == "constant":
             out = _full(x, [n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)], fill)
             source, target = _overlap(pads)
@@ -44,8 +53,11 @@ class PadAdjoint(ArrayOp):
     def forward(ctx, g, shape, pads, mode):
         ctx.pads, ctx.mode = pads, mode
         if mode == "constant":
-            out = _full(g, shape, 0)
             source, target = _overlap(pads)
+            if isinstance(g, np.ndarray) and min(map(min, pads), default=0) >= 0:
+                out = _memory.empty(shape, g.dtype)
+            else:
+                out = _full(g, shape, 0)
             out[source] = g[target]
             return out
         for axis, (before, after) in enumerate(pads):
@@ -59,27 +71,34 @@ class PadAdjoint(ArrayOp):
         return Pad.apply(gg, ctx.pads, ctx.mode, 0), None, None, None
 
 
+def _is_bordered(pads):
+    """Whether nothing is cropped and the last axes alone have borders."""
+    return min(map(min, pads), default=0) >= 0 and not any(map(any, pads[:-AXES]))
+
+
 def _full(like, shape, fill):
     """An array of one number, of the dtype and on the device of `like`."""
     return np.full(shape, fill, like.dtype) if isinstance(like, np.ndarray) else np.full_like(like, fill, shape=shape)
 
 
-def _bordered(x, pads, mode, fill):
-    """x in the middle of an array that is written once, then the borders, along the last axis first."""
-    sizes = [n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)]
-    out, inside = _memory.empty(sizes, x.dtype), [slice(a, a + n) for n, (a, _) in zip(x.shape, pads, strict=True)]
-    out[tuple(inside)] = x
-    for axis in reversed(range(x.ndim)):
-        (before, after), n = pads[axis], x.shape[axis]
-        lead, tail = tuple(inside[:axis]), (slice(None),) * (x.ndim - 1 - axis)
-        if mode == "constant":
-            for border in (slice(0, before), slice(before + n, None)):
-                out[(*lead, border, *tail)] = fill
-        elif before or after:
-            sources = _sources(n, before, after, mode) + before
-            for i in (*range(before), *range(before + n, before + n + after)):
-                out[(*lead, i, *tail)] = out[(*lead, sources[i], *tail)]
+def _padded(x, pads, mode, fill):
+    """x with borders, none negative, on its last axes, written once."""
+    lead, sizes = x.ndim - AXES, [n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)]
+    out, ones = _memory.empty(sizes, x.dtype), (1,) * -lead
+    shapes = [(math.prod(shape[: max(lead, 0)]), *ones, *shape[max(lead, 0) :]) for shape in (x.shape, sizes)]
+    three = ((0, 0),) * -lead + pads[max(lead, 0) :]
+    sources = tuple(_all_sources(n, *pad, mode) for n, pad in zip(shapes[0][1:], three, strict=True))
+    arrays = [array.reshape(shape) for array, shape in zip((dense(x), out), shapes, strict=True)]
+    run_rows(pad_rows, arrays, three[-1][0], sources, float(fill))
     return out
+
+
+@lru_cache(maxsize=256)
+def _all_sources(n, before, after, mode):
+    """`_sources` as a tuple; a constant has none, -1."""
+    if mode == "constant":
+        return (-1,) * before + tuple(range(n)) + (-1,) * after
+    return tuple(_sources(n, before, after, mode).tolist())
 
 
 def _overlap(pads):
@@ -122,6 +141,7 @@ def _fold(g, axis, before, n, sources):
     return np.moveaxis(out, 0, axis)
 
 
+@recalled
 def pad(input, pad, mode="constant", value=None):
     """Grow (or, with negative numbers, crop) the last axes.
 

@@ -20,6 +20,7 @@ from ..packing import dense
 from ..prepared import run_rows
 from ..simd import array_at, fields
 from . import checks
+from .recall import recalled
 
 ShuffleBlock = Block("PixelShuffle", "deep wide", "h w factor rows part to_wide")
 
@@ -145,6 +146,7 @@ def _check_image(op, x):
     return x
 
 
+@recalled
 def pixel_shuffle(input, upscale_factor):
     """input (..., c*r*r, h, w) -> (..., c, h*r, w*r) for upscale_factor r."""
     input = _check_image("pixel_shuffle", input)
@@ -157,6 +159,7 @@ def pixel_shuffle(input, upscale_factor):
     return PixelShuffle.apply(input, r)
 
 
+@recalled
 def pixel_unshuffle(input, downscale_factor):
     """input (..., c, h*r, w*r) -> (..., c*r*r, h, w) for downscale_factor r."""
     input = _check_image("pixel_unshuffle", input)

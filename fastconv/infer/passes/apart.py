@@ -1,5 +1,6 @@
 """Notes in the nodes that stay what they are, although they could be part of their neighbours: why they are not.
-What the notes say was measured; see `fastconv/README.md`."""
+Of activations and of depthwise with pointwise layers it was measured (`fastconv/README.md`); the others follow from how
+the kernels read and write."""
 
 from ..ops import UNARY
 

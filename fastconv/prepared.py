@@ -79,7 +79,9 @@ def watched(function, *args, **kwargs):
     try:
         return function(*args, **kwargs), runs
     finally:
-        _watch.runs = before if before is None else before + runs
+        _watch.runs = before
+        if before is not None:
+            before.extend(runs)
 
 
 def _keep(key, program):

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..._device import Rule
-from ...simd_formulas import BACKWARD, FORWARD, FROM_OUTPUT
+from ...simd_formulas import BACKWARD, FORWARD, FROM_OUTPUT, gelu
 from .array import empty
 from .elementwise import exp, log, sqrt, tanh
 from .gpu import SIMULATED, THREADS, blocks_for, cuda, helper, kernel
@@ -108,6 +108,9 @@ class Term:
 
     def tanh(self):
         return self._call("tanh")
+
+    def gelu(self):
+        return gelu(self)
 
     def erf(self):
         return self._call("erf")

@@ -69,12 +69,13 @@ def measured(name: str, common: Path) -> tuple[float, float]:
         return cold, median(in_process(name, cache) for _ in range(3))
 
 
-def table(rows: list[tuple[str, float, float]]) -> str:
+def table(rows: list[tuple[str, float, float]], chosen: str) -> str:
+    command = "python benchmarks/compile_time.py" + (f" --rows '{chosen}'" if chosen else "")
     cold, warm = [row[1] for row in rows], [row[2] for row in rows]
     lines = [
         "# Compiling and loading the kernels of one layer",
         "",
-        f"{cpu_model()}, Python {sys.version.split()[0]}. `python benchmarks/compile_time.py`",
+        f"{cpu_model()}, Python {sys.version.split()[0]}. `{command}`",
         "",
         f"Compiling: median {median(cold) / 1e3:.1f} s, at most {max(cold) / 1e3:.1f} s; "
         f"loading: median {median(warm):.0f} ms, at most {max(warm):.0f} ms.",
@@ -99,7 +100,7 @@ def main() -> None:
         in_process(COMMON, common)
         rows = [(name, *measured(name, common)) for name in progress(names) if name != COMMON]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "compile_time.md").write_text(table(rows))
+    (options.out / "compile_time.md").write_text(table(rows, options.rows))
 
 
 if __name__ == "__main__":

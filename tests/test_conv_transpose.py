@@ -141,7 +141,8 @@ def test_a_channel_of_a_thousand_taps_is_one_product(monkeypatch):
         monkeypatch.setattr(_config, "IMPL", (impl.name,))
         y = F.conv_transpose1d(x, w, None, 256)
         assert y.shape == (1, 1, 1536)
-        np.testing.assert_allclose(y[0, 0, [0, 700, -1]], [1026, 3 * 1026, 1026], rtol=1e-4)
+        limit = 0 if impl is ConvBackwardData else 1e-5 * np.sqrt(np.mean(y**2))
+        assert np.abs(y[0, 0, [0, 700, -1]] - np.float32([1026, 3 * 1026, 1026])).max() <= limit
     monkeypatch.setattr(_config, "IMPL", ())
     spec = ops._mirrored_spec("", 1, (1, 1026, 100), w.shape, None, 256, 0, 0, 1, 1, "float32")
     assert ops.select("conv.bwd_data", spec) is residue_winograd.ConvBackwardData

@@ -53,10 +53,11 @@ def test_gradient_is_the_slope(name):
 
 @pytest.mark.skipif(isa.name != "avx512" or not _jit.JIT, reason="other registers have another formula")
 def test_gelu_is_precise_where_it_is_small():
-    x = np.concatenate([np.linspace(-13, 14, 20_001), -np.logspace(-30, 0, 2001)]).astype(np.float32)
+    random = np.random.default_rng(0).uniform(-13, 10, 200_000)
+    x = np.concatenate([random, np.linspace(-13, 14, 20_001), -np.logspace(-30, 0, 2001)]).astype(np.float32)
     want = np.array([v * math.erfc(-v * math.sqrt(0.5)) / 2 for v in x.tolist()])
     units = np.abs(elementwise.activated("gelu", x) - want) / np.spacing(np.abs(want.astype(np.float32)))
-    assert units.max() < 5, (x[units.argmax()], units.max())
+    assert (units < np.where(x < -10, 9, 5)).all(), (x[units.argmax()], units.max())
     ends = elementwise.activated("gelu", np.array([np.nan, np.inf, -np.inf, -0.0], np.float32))
     np.testing.assert_array_equal(ends, [np.nan, np.inf, 0, 0])
 
